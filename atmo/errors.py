@@ -1,0 +1,190 @@
+"""One tree of errors.
+
+Every error that can reach a user says what happened, to what, and what to do. `exit_code` is what the command line exits
+with, `http_status` what the gateway answers, `hint` the one next step. Third-party exceptions are translated into this
+tree at the boundary where they occur (`raise ... from exc`).
+"""
+
+from __future__ import annotations
+
+
+class AtmoError(Exception):
+    """Root of all errors raised on purpose. You do not get it for programming mistakes: those stay what they are."""
+
+    exit_code = 1
+    http_status = 500
+    code = "internal_error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class ConfigError(AtmoError):
+    """The configuration, a flag or the environment cannot be used as given."""
+
+    exit_code = 2
+    http_status = 400
+    code = "config_error"
+
+
+class UsageError(AtmoError):
+    """The caller asked for something that makes no sense, such as an empty prompt."""
+
+    exit_code = 2
+    http_status = 400
+    code = "invalid_request"
+
+
+class NodeNotRunning(AtmoError):
+    """A command needs a running node and there is none on this machine."""
+
+    exit_code = 3
+    http_status = 503
+    code = "node_not_running"
+
+
+class ProtocolError(AtmoError):
+    """Somebody broke the wire protocol. Raised as one of the two below, which say who."""
+
+    http_status = 502
+    code = "protocol_error"
+
+
+class LocalProtocolError(ProtocolError):
+    """This node was about to send something the protocol forbids: a bug here."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A peer sent bytes that do not decode, exceed a limit or carry a bad signature."""
+
+
+class TransportError(AtmoError):
+    """The network did not carry what it was given."""
+
+    exit_code = 4
+    http_status = 502
+    code = "transport_error"
+
+
+class PeerUnreachable(TransportError):
+    """No link to the peer, or its link went down before the frame was handed over."""
+
+    code = "peer_unreachable"
+
+
+class FrameTooLarge(TransportError):
+    """A frame exceeds the limit of its lane."""
+
+    code = "frame_too_large"
+
+
+class PortInUse(TransportError):
+    """The address a socket should bind is taken."""
+
+    code = "port_in_use"
+
+
+class RoutingError(AtmoError):
+    """The request could not be routed."""
+
+    exit_code = 5
+    http_status = 503
+    code = "routing_error"
+
+
+class NoRoute(RoutingError):
+    """No node can serve the request; the message says which condition excluded whom."""
+
+    code = "no_route"
+
+
+class RequestError(AtmoError):
+    """The request was routed and then failed."""
+
+    exit_code = 6
+    http_status = 502
+    code = "request_error"
+
+
+class RequestTimeout(RequestError):
+    """The deadline passed before the answer was complete."""
+
+    http_status = 504
+    code = "timeout"
+
+
+class Overloaded(RequestError):
+    """Every slot and every place in the queue is taken. Try again after `retry_after_s` seconds."""
+
+    http_status = 429
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class Cancelled(RequestError):
+    """The requester went away; nothing failed."""
+
+    http_status = 499
+    code = "cancelled"
+
+
+class InferenceError(AtmoError):
+    """An engine could not do what it was asked."""
+
+    exit_code = 7
+    http_status = 500
+    code = "inference_error"
+
+
+class ModelNotFound(InferenceError):
+    """The named model is not here."""
+
+    http_status = 404
+    code = "model_not_found"
+
+
+class ModelInvalid(InferenceError):
+    """The file is not a model this engine can load: truncated, damaged or of another kind."""
+
+    http_status = 422
+    code = "model_invalid"
+
+
+class EngineUnavailable(InferenceError):
+    """The engine's worker is not installed, is starting, died or does not answer."""
+
+    http_status = 503
+    code = "engine_unavailable"
+
+
+class ContextOverflow(InferenceError):
+    """Prompt and wanted answer do not fit into the model's context."""
+
+    http_status = 400
+    code = "context_length_exceeded"
+
+
+def by_code(code: str, message: str, *, hint: str = "", retry_after_s: float = 1.0) -> AtmoError:
+    """The error a peer or a worker reported by `code`; an unknown code becomes a plain `RequestError`."""
+    kind = _BY_CODE.get(code, RequestError)
+    if issubclass(kind, Overloaded):
+        return Overloaded(message, retry_after_s=retry_after_s, hint=hint)
+    return kind(message, hint=hint)
+
+
+def _tree(root: type[AtmoError]) -> dict[str, type[AtmoError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found = _tree(child) | found  # the parent that defines a code wins over children that inherit it
+    return found
+
+
+_BY_CODE = _tree(AtmoError)

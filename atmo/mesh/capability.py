@@ -1,0 +1,89 @@
+"""What a node offers: a descriptor in words and numbers, and its meaning as vectors.
+
+Nodes that offer the same thing publish byte-identical descriptors and so fall into one *class*; what differs from node to
+node (load, labels, hardware) stands in other rows. Relevance is computed once per class, however many nodes serve it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NewType
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+EMBEDDING_DIM = 384
+MAX_VIEWS = 16
+MAX_EXAMPLES = 32
+MAX_TEXT_CHARS = 2000
+
+ClassKey = NewType("ClassKey", bytes)
+"""First 16 bytes of SHA-256 over the encoded capability: equal for nodes that offer the same."""
+
+CHAT, EMBEDDING, CLASSIFICATION = "chat", "embedding", "classification"
+
+
+class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One capability in words and numbers. Empty or zero means: does not apply or is not known.
+
+    id: `atmo:<type>:<name>`; type: `chat`, `embedding`, `classification`, ...; root: hex SHA-256 of the model's content;
+    context: tokens; parameters: count; strength: 0 (toy) to 1 (best there is); price: US dollars for a million output
+    tokens; energy: `A` (frugal) to `G`; labels: what the capability may be used for, as `key=value` pairs.
+    """
+
+    id: str
+    type: str
+    description: str
+    examples: tuple[str, ...] = ()
+    model: str = ""
+    root: str = ""
+    version: str = ""
+    context: int = 0
+    modalities: tuple[str, ...] = ("text",)
+    quantisation: str = ""
+    parameters: int = 0
+    strength: float = 0.0
+    price: float = 0.0
+    energy: str = ""
+    languages: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Capability(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of a CAPABILITY row.
+
+    views: 1 to 16 unit vectors, each int8 (384,) as bytes, value = round(127 x component): the description, the centre
+    of the examples, and whatever else the encoder's version defines. encoder: which model made them.
+    """
+
+    descriptor: Descriptor
+    encoder: str
+    views: tuple[bytes, ...]
+
+    @property
+    def class_key(self) -> ClassKey:
+        return ClassKey(hashlib.sha256(msgspec.msgpack.encode(self)).digest()[:16])
+
+    def matrix(self) -> NDArray[np.float32]:
+        """(n_views, 384) float32, rows of unit length."""
+        raw = np.frombuffer(b"".join(self.views), dtype=np.int8).reshape(len(self.views), EMBEDDING_DIM)
+        vectors = raw.astype(np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6).astype(np.float32)
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How busy one capability of a node is; part of a GRADIENT row.
+
+    service_s: mean seconds one request occupies a slot; prompt_tps, decode_tps: tokens a second for one request;
+    0 where nothing was observed yet. ready: False while the engine is loading or restarting.
+    """
+
+    capability: str
+    in_flight: int
+    slots: int
+    queued: int
+    service_s: float
+    prompt_tps: float
+    decode_tps: float
+    ready: bool
