@@ -1,0 +1,220 @@
+"""The `atmo` command. Each command is thin: it reads flags, calls the node or the client, prints. Imports are late: `--help`
+must answer at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from atmo.errors import AtmoError
+
+app = typer.Typer(
+    name="atmo",
+    help="Atmosphere: your machines answer as one, and the model comes to the data.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+node_app = typer.Typer(help="Start, stop and look at the node on this machine.", no_args_is_help=True)
+mesh_app = typer.Typer(help="The nodes of the mesh and what they offer. Without a command: a table of them.")
+models_app = typer.Typer(help="Models on this machine and in the mesh.", no_args_is_help=True)
+app.add_typer(node_app, name="node")
+app.add_typer(mesh_app, name="mesh")
+app.add_typer(models_app, name="models")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+NodeName = Annotated[str, typer.Option("--node", help="Talk to the local node of this name.", metavar="NAME")]
+Home = Annotated[str | None, typer.Option("--home", help="Folder for keys and models [ATMO_HOME, ~/.atmo].")]
+ConfigFile = Annotated[str | None, typer.Option("--config", help="Configuration file [$ATMO_HOME/config.toml].")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Only this model or capability id.")]
+Kind = Annotated[str, typer.Option("--type", help="Only capabilities of this type: chat, embedding, classification.")]
+Where = Annotated[
+    list[str] | None, typer.Option("--where", "-w", help="A constraint such as residency=eu, min_tps=20, local_only=true.")
+]
+
+
+@node_app.command("start")
+def node_start(
+    name: Annotated[str | None, typer.Option(help="The node's name; several nodes of one user differ by it.")] = None,
+    serve: Annotated[list[str] | None, typer.Option(help="Model to serve: a name or a .gguf file. Repeatable.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind [4600, or any if that is taken].")] = None,
+    seed: Annotated[list[str] | None, typer.Option(help="Address of a peer to dial, /ip4/.../tcp/.../p2p/...")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A label of this node, such as residency=eu.")] = None,
+    mode: Annotated[str | None, typer.Option(help="standalone, provider, participant or headless.")] = None,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay in the terminal; logs go to stderr.")] = False,
+    home: Home = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a node in the background and say when it is ready."""
+    from atmo.cli import node_commands
+
+    flags = {
+        "home": home,
+        "node.name": name,
+        "node.mode": mode,
+        "node.labels": _labels(label),
+        "transport.host": host,
+        "transport.port": port,
+        "discovery.seeds": seed,
+        "serve": serve,
+    }
+    node_commands.start(flags, config, foreground=foreground, as_json=as_json)
+
+
+@node_app.command("stop")
+def node_stop(
+    node: NodeName = "",
+    every: Annotated[bool, typer.Option("--all", help="Stop all nodes of this user on this machine.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a node: it withdraws what it offers and leaves the mesh."""
+    from atmo.cli import node_commands
+
+    node_commands.stop(node, every=every, as_json=as_json)
+
+
+@node_app.command("status")
+def node_status(node: NodeName = "", as_json: AsJson = False) -> None:
+    """Say how the node is, what it serves, and what is wrong."""
+    from atmo.cli import node_commands
+
+    node_commands.status(node, as_json=as_json)
+
+
+@app.command()
+def ask(
+    text: Annotated[list[str] | None, typer.Argument(help="What you want. Standard input is added to it.")] = None,
+    model: Model = "",
+    kind: Kind = "",
+    where: Where = None,
+    system: Annotated[str, typer.Option(help="A system prompt.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens; 0 for no limit.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer, more for variety.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="For repeatable variety; -1 for any.")] = -1,
+    timeout: Annotated[float, typer.Option(help="Seconds until the request is given up.")] = 120.0,
+    explain: Annotated[bool, typer.Option("--explain", help="Show why this node was chosen.")] = False,
+    node: NodeName = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ask the mesh; the answer streams."""
+    from atmo.cli import ask_commands
+
+    wishes = {
+        "model": model,
+        "type": kind,
+        "constraints": _constraints(where),
+        "system": system,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "timeout_s": timeout,
+    }
+    ask_commands.ask(text or [], wishes, node, explain=explain, as_json=as_json)
+
+
+@app.command()
+def route(
+    text: Annotated[list[str] | None, typer.Argument(help="The prompt to route. Nothing is sent.")] = None,
+    model: Model = "",
+    kind: Kind = "",
+    where: Where = None,
+    node: NodeName = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show where a prompt would go, and every term of the decision."""
+    from atmo.cli import ask_commands
+
+    ask_commands.route(text or [], {"model": model, "type": kind, "constraints": _constraints(where)}, node, as_json=as_json)
+
+
+@app.command()
+def explain(
+    request: Annotated[str, typer.Argument(help="The id that `atmo ask --json` or --explain shows.")],
+    node: NodeName = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the decision that was made for a request."""
+    from atmo.cli import ask_commands
+
+    ask_commands.explain(request, node, as_json=as_json)
+
+
+@mesh_app.callback(invoke_without_command=True)
+def mesh(context: typer.Context, node: NodeName = "", as_json: AsJson = False) -> None:
+    """The nodes of the mesh and what they offer."""
+    if context.invoked_subcommand is None:
+        from atmo.cli import mesh_commands
+
+        mesh_commands.show(node, as_json=as_json)
+
+
+@mesh_app.command("watch")
+def mesh_watch(
+    node: NodeName = "",
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 0.25,
+    seconds: Annotated[float, typer.Option(help="Stop after so many seconds; 0 for never.")] = 0.0,
+) -> None:
+    """Watch the mesh live. Ctrl-C ends it."""
+    from atmo.cli import mesh_commands
+
+    mesh_commands.watch(node, interval_s=interval, for_s=seconds)
+
+
+@models_app.command("list")
+def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
+    """Models on this machine, and what the mesh serves if a node is running."""
+    from atmo.cli import mesh_commands
+
+    mesh_commands.models(node, home, as_json=as_json)
+
+
+@app.command()
+def doctor(home: Home = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Check everything a node needs, and say what to do where something is missing."""
+    from atmo.cli import doctor_command
+
+    doctor_command.doctor(home, config, as_json=as_json)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    import atmo
+
+    typer.echo(f"atmo {atmo.__version__}")
+
+
+def _labels(pairs: list[str] | None) -> dict[str, str] | None:
+    from atmo.config import parse_labels
+
+    return parse_labels(pairs, "--label") if pairs else None
+
+
+def _constraints(pairs: list[str] | None) -> dict[str, Any]:
+    from atmo.config import parse_labels
+
+    return dict(parse_labels(pairs, "--where")) if pairs else {}
+
+
+def main() -> None:
+    """Run a command; every error on purpose becomes one clear line and an exit code, Ctrl-C is clean."""
+    try:
+        app()
+    except AtmoError as error:
+        from atmo.cli import output
+
+        sys.exit(output.fail_json(error) if "--json" in sys.argv else output.fail(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What the command line prints: one style for tables, errors and JSON, colours only where a person reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from atmo.errors import AtmoError
+
+_consoles: dict[str, Console] = {}
+
+
+def console() -> Console:
+    """Standard output; rich leaves colours out when it is no terminal or NO_COLOR is set."""
+    return _consoles.setdefault("out", Console(highlight=False))
+
+
+def aside() -> Console:
+    """Standard error, for what is said about an answer rather than in it."""
+    return _consoles.setdefault("aside", Console(stderr=True, highlight=False))
+
+
+def fail(error: AtmoError) -> int:
+    """Say what, why and what to do, on standard error. Returns the exit code."""
+    aside().print(f"[bold red]atmo:[/] {escape(error.message)}", soft_wrap=True)
+    if error.hint:
+        aside().print(f"      [dim]{escape(error.hint)}[/]", soft_wrap=True)
+    return error.exit_code
+
+
+def fail_json(error: AtmoError) -> int:
+    print_json({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+    return error.exit_code
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def table(*columns: str, title: str = "") -> Table:
+    """A table in the house style: no vertical lines, dim head."""
+    made = Table(title=title or None, title_justify="left", box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        name, _, align = column.partition("|")
+        made.add_column(name, justify="right" if align == "right" else "left", no_wrap=align == "right")
+    return made

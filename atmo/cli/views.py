@@ -1,0 +1,155 @@
+"""Pure renderables: from the node's JSON to what a person sees. No IO; `python -m atmo.cli.views` shows them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from atmo.cli.output import console, table
+
+Json = dict[str, Any]
+
+_STATES = {"ready": "green", "loading": "yellow", "down": "yellow", "failed": "red"}
+
+
+def started(status: Json) -> RenderableType:
+    """What `atmo node start` says: the node is up, what it serves, what to do next."""
+    node = status["node"]
+    lines: list[RenderableType] = [
+        Text.from_markup(f"[bold green]●[/] [bold]{escape(node['name'])}[/] is up  [dim]{escape(node['address'])}[/]")
+    ]
+    lines += [_served(entry) for entry in status["capabilities"]]
+    lines += [Text.from_markup(f"  [yellow]![/] {escape(problem)}") for problem in status["problems"]]
+    lines.append(Text('  Ask it:  atmo ask "What is Atmosphere?"     Watch it:  atmo mesh watch', style="dim"))
+    return Group(*lines)
+
+
+def status(report: Json) -> RenderableType:
+    node = report["node"]
+    facts = table("", "")
+    facts.show_header = False
+    for name, value in (
+        ("node", f"{node['name']} (process {node['pid']}, up {duration(node['uptime_s'])})"),
+        ("peer id", node["peer"]),
+        ("address", node["address"]),
+        ("mesh", node["mesh"]),
+        ("mode", node["mode"]),
+        ("labels", " ".join(f"{k}={v}" for k, v in node["labels"].items()) or "-"),
+        ("peers", str(report["peers"])),
+        ("memory", f"{report['rss_bytes'] / 1e6:.0f} MB, with workers {report['total_rss_bytes'] / 1e6:.0f} MB"),
+        ("log", node["log"]),
+    ):
+        facts.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
+    served = [_served(entry) for entry in report["capabilities"]]
+    problems = [Text.from_markup(f"[yellow]![/] {escape(problem)}") for problem in report["problems"]]
+    return Group(facts, *served, *problems)
+
+
+def _served(entry: Json) -> Text:
+    colour = _STATES.get(entry["state"], "white")
+    line = Text.from_markup(f"  [{colour}]{entry['state']:<7}[/] {escape(entry['id'])}  [dim]{escape(entry['model'])}[/]")
+    if entry.get("detail"):
+        line.append(f"\n          {entry['detail']} {entry.get('hint', '')}".rstrip(), style="yellow")
+    return line
+
+
+def mesh(report: Json) -> RenderableType:
+    """All nodes with what they offer, one line for each capability."""
+    nodes = report["nodes"]
+    view = table("NODE", "STATE", "OFFERS", "BUSY|right", "TOKENS/S|right", "RTT|right", "LABELS", "PEER")
+    for node in sorted(nodes, key=lambda n: (not n["self"], n["name"])):
+        offers = node["capabilities"] or [None]
+        for index, offer in enumerate(offers):
+            head = _node_cells(node) if index == 0 else ("", "", "", "", "")
+            view.add_row(head[0], head[1], *_offer_cells(offer), *head[2:])
+    count = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+    offers_count = sum(len(node["capabilities"]) for node in nodes)
+    foot = Text(f"{count}, {offers_count} capabilities, mesh {report['mesh'][-8:]}", style="dim")
+    problems = [Text.from_markup(f"[yellow]![/] {escape(problem)}") for problem in report["problems"]]
+    return Group(view, Text(), foot, *problems)
+
+
+def _node_cells(node: Json) -> tuple[Text, Text, Text, Text, Text]:
+    state, colour = ("this node", "cyan") if node["self"] else ("linked", "green") if node["linked"] else ("lost", "red")
+    rtt = f"{node['rtt_ms']:.1f} ms" if node["rtt_ms"] is not None else "-"
+    labels = " ".join(f"{k}={v}" for k, v in node["labels"].items()) or "-"
+    peer = Text(node["peer"][-8:], style="dim")
+    return Text(node["name"], style="bold"), Text(state, style=colour), Text(rtt), Text(labels), peer
+
+
+def _offer_cells(offer: Json | None) -> tuple[Text, Text, Text]:
+    if offer is None:
+        return Text("nothing", style="dim"), Text("-"), Text("-")
+    name = Text(offer["id"].removeprefix("atmo:"), style="" if offer["ready"] else "yellow")
+    if not offer["ready"]:
+        name.append(" (not ready)")
+    waiting = f"+{offer['queued']}" if offer["queued"] else ""
+    speed = f"{offer['decode_tps']:.0f}" if offer["decode_tps"] else "-"
+    return name, Text(f"{offer['in_flight']}/{offer['slots']}{waiting}"), Text(speed)
+
+
+def models(report: Json) -> RenderableType:
+    here = table("MODEL", "TYPE", "SIZE|right", "CONTEXT|right", "PARAMETERS|right", "WHERE")
+    for model in report["local"]:
+        here.add_row(
+            Text(model["name"], style="bold"),
+            model["type"],
+            f"{model['size_bytes'] / 1e6:.1f} MB",
+            str(model["context"] or "-"),
+            count(model["parameters"]),
+            Text("comes with atmo" if model["embedded"] else model["path"], overflow="fold"),
+        )
+    parts: list[RenderableType] = [here]
+    if report.get("served"):
+        there = table("SERVED AS", "MODEL", "BY")
+        for entry in report["served"]:
+            there.add_row(entry["id"], entry["model"], ", ".join(entry["nodes"]))
+        parts += [Text(), there]
+    parts += [Text.from_markup(f"[yellow]![/] {escape(problem)}") for problem in report["problems"]]
+    return Group(*parts)
+
+
+def result(event: Json) -> RenderableType:
+    """A vector or labels, short enough to read."""
+    if event["event"] == "labels":
+        return Text("\n".join(f"{label:<10} {share:6.1%}" for label, share in event["labels"]))
+    vector = event["vector"]
+    return Text(f"[{', '.join(f'{value:.4f}' for value in vector[:8])}, ...]  ({len(vector)} numbers; all with --json)")
+
+
+def retried(event: Json) -> RenderableType:
+    return Text(f"… {event['because']} Asking another node.", style="yellow")
+
+
+def answered_by(event: Json) -> RenderableType:
+    """The line under an answer: who, what, how fast."""
+    parts = [event["node"], event["capability"].removeprefix("atmo:")]
+    if event["output_tokens"]:
+        parts.append(f"{event['output_tokens']} tokens")
+    parts.append(f"first after {event['first_s'] * 1000:.0f} ms")
+    if event["decode_s"] and event["output_tokens"] > 1:
+        parts.append(f"{event['output_tokens'] / event['decode_s']:.0f} tokens/s")
+    if event["finish"] == "length":
+        parts.append("cut at its length limit")
+    return Text("— " + " · ".join(parts), style="dim")
+
+
+def duration(seconds: float) -> str:
+    """90 -> `1m 30s`."""
+    whole = int(seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= size:
+            smaller = {"d": ("h", 3600), "h": ("m", 60), "m": ("s", 1)}[unit]
+            return f"{whole // size}{unit} {whole % size // smaller[1]}{smaller[0]}"
+    return f"{whole}s"
+
+
+def count(number: int) -> str:
+    """3_000_000 -> `3.0M`."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number) if number else "-"

@@ -1,0 +1,173 @@
+"""Talk to a node on this machine, from a script or the command line.
+
+The node listens on a Unix socket in the user's runtime folder, which only this user can open; `SyncClient` finds it by
+itself. HTTP over that socket, newline-separated JSON for what streams. Import stays light: the command line pays for it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from atmo.config import Config, load
+from atmo.errors import AtmoError, NodeNotRunning, UsageError, by_code
+
+# The socket answers at once or the node is stuck; an answer that streams has the request's own deadline.
+CONNECT_TIMEOUT_S = 5.0
+# A request that sets no deadline gets this one.
+REQUEST_TIMEOUT_S = 120.0
+
+Json = dict[str, Any]
+
+
+class SyncClient:
+    """A connection to one node. Every method raises an AtmoError: the node's own, or NodeNotRunning.
+
+    >>> client = SyncClient()                                # doctest: +SKIP
+    >>> for event in client.ask("What is Atmosphere?"):      # doctest: +SKIP
+    ...     print(event.get("text", ""), end="")
+    """
+
+    def __init__(self, config: Config | None = None, *, socket_path: Path | None = None, node: str = "") -> None:
+        config = config or load()
+        self.socket_path = socket_path or find_socket(config, node)
+
+    def status(self) -> Json:
+        """The node itself: name, address, capabilities and their state, problems."""
+        return self._get("/api/status")
+
+    def mesh(self) -> Json:
+        """All nodes this node knows, with their capabilities and load."""
+        return self._get("/api/mesh")
+
+    def models(self) -> Json:
+        """Models on this machine and models the mesh serves."""
+        return self._get("/api/models")
+
+    def route(self, text: str, **wishes: Any) -> Json:
+        """Where `text` would go and why; nothing is sent. `wishes` as for `ask`."""
+        return self._post("/api/route", {"text": text, **wishes})
+
+    def explain(self, request_id: str) -> Json:
+        """The decision that was made for a request some time ago."""
+        return self._get(f"/api/requests/{request_id}")
+
+    def ask(self, text: str, **wishes: Any) -> Iterator[Json]:
+        """Ask and stream what happens: events `route`, `text`, `vector`, `labels`, `retry` and at last `done`.
+
+        wishes: model, type, constraints (dict), system, history (list of turns), max_tokens, temperature, top_p, seed,
+        stop, timeout_s. Leaving the iterator early cancels the request.
+        """
+        timeout_s = float(wishes.get("timeout_s") or REQUEST_TIMEOUT_S)
+        with self._request("POST", "/api/ask", {"text": text, **wishes}, timeout_s + CONNECT_TIMEOUT_S) as response:
+            for line in response:
+                event = json.loads(line)
+                if event["event"] == "error":
+                    raise _error(event)
+                yield event
+
+    def stop(self) -> Json:
+        """Ask the node to stop; it withdraws what it offers and leaves the mesh."""
+        return self._post("/api/stop", {})
+
+    def _get(self, path: str) -> Json:
+        with self._request("GET", path, None, CONNECT_TIMEOUT_S * 2) as response:
+            return _object(response.read())
+
+    def _post(self, path: str, body: Json) -> Json:
+        with self._request("POST", path, body, CONNECT_TIMEOUT_S * 2) as response:
+            return _object(response.read())
+
+    @contextmanager
+    def _request(self, method: str, path: str, body: Json | None, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+        connection = _UnixConnection(self.socket_path, timeout_s)
+        try:
+            payload = None if body is None else json.dumps(body)
+            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _error(_object(response.read()).get("error", {}))
+            yield response
+        except (ConnectionRefusedError, FileNotFoundError) as exc:
+            raise _not_running() from exc
+        except TimeoutError as exc:
+            raise NodeNotRunning("The node does not answer.", hint="See its log, or restart it: atmo node stop.") from exc
+        except (http.client.HTTPException, OSError) as exc:
+            raise NodeNotRunning("The node went away before it had answered.", hint="See `atmo node status`.") from exc
+        finally:
+            connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(CONNECT_TIMEOUT_S)
+        self.sock.connect(str(self._path))
+        self.sock.settimeout(self.timeout)
+
+
+def find_socket(config: Config, node: str = "") -> Path:
+    """The socket of the node of that name; without a name the configured one, or any node of this user that runs."""
+    running = running_nodes(config)
+    wanted = node or config.node.name
+    for entry in running:
+        if entry["name"] == wanted:
+            return Path(entry["api"])
+    if node:
+        names = ", ".join(entry["name"] for entry in running) or "none"
+        raise NodeNotRunning(f"No node named {node!r} is running.", hint=f"Running: {names}.")
+    if not running:
+        raise _not_running()
+    return Path(running[0]["api"])
+
+
+def running_nodes(config: Config) -> list[Json]:
+    """The nodes of this user that run on this machine, by name: `name`, `peer_id`, `pid`, `address`, `api`."""
+    found = []
+    for file in sorted((config.runtime / "nodes").glob("*.json")):
+        try:
+            entry = json.loads(file.read_text())
+            os.kill(int(entry["pid"]), 0)
+        except (OSError, ValueError, KeyError):
+            continue  # a node that died left its file behind; the next node that starts removes it
+        found.append(entry)
+    return sorted(found, key=lambda entry: str(entry["name"]))
+
+
+def turns(text: str, system: str = "", history: Sequence[Json] = ()) -> list[Json]:
+    """A conversation as the API takes it. Raises UsageError for an empty text."""
+    if not text.strip():
+        raise UsageError("The prompt is empty.", hint='Say what you want: atmo ask "What is Atmosphere?"')
+    head = [{"role": "system", "content": system}] if system else []
+    return [*head, *history, {"role": "user", "content": text}]
+
+
+def _object(data: bytes) -> Json:
+    try:
+        value = json.loads(data)
+    except ValueError as exc:
+        raise NodeNotRunning("The node's answer cannot be read.", hint="Is another program on its socket?") from exc
+    return value if isinstance(value, dict) else {}
+
+
+def _error(event: Json) -> AtmoError:
+    return by_code(
+        event.get("code", "internal_error"),
+        event.get("message", "The node refused."),
+        hint=event.get("hint", ""),
+        retry_after_s=float(event.get("retry_after_s") or 1.0),
+    )
+
+
+def _not_running() -> NodeNotRunning:
+    return NodeNotRunning("No node is running on this machine.", hint="Start one: atmo node start")

@@ -1,0 +1,373 @@
+"""The one place where the mesh meets the network: drives the pure core, table and calls with a transport and a clock.
+
+Nothing is decided here. Transport events go into the core, its effects are carried out, rows that changed go into the routing
+table, requests go to `Serving` (as server) and `Call` (as requester). A request to this node itself takes the same path
+without a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from atmo.clock import Clock, moment
+from atmo.errors import AtmoError, NoRoute, TransportError
+from atmo.ids import MeshId, Multiaddr, PeerId, short
+from atmo.keys import Identity, verify
+from atmo.mesh import calls, core, events
+from atmo.mesh.capability import Capability
+from atmo.mesh.codec import encode
+from atmo.mesh.field import GradientField
+from atmo.mesh.messages import Ask, Cancel, Done, Failed, Grant, Message, Part, Sampling, Scores, Turn, Vectors
+from atmo.mesh.routing import Decision, Query, decide
+from atmo.mesh.rows import Gradient, Kind, NodeInfo, Row
+from atmo.mesh.service import Answer, Service
+from atmo.mesh.serving import Serving
+from atmo.mesh.table import RoutingTable
+from atmo.transport.base import DialFailed, Lane, LinkDown, LinkUp, Received, Transport, TransportEvent
+
+log = structlog.get_logger("atmo.mesh")
+
+# Decisions kept for `explain`. About 2 kB each.
+DECISIONS_KEPT = 1000
+# Load is told at once when it changes, and then at most so often.
+LOAD_INTERVAL_S = 0.25
+# Events kept for those who watch.
+EVENTS_KEPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request as its user states it. timeout_s: how long it may take in all."""
+
+    turns: tuple[Turn, ...]
+    query: Query
+    sampling: Sampling = Sampling()
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The first reply, and again after each failed attempt: where the request goes. `because` is empty the first time."""
+
+    request_id: bytes
+    decision: Decision
+    because: str = ""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A call with its reader."""
+
+    call: calls.Call
+    query: Query
+    replies: asyncio.Queue[Routed | Answer | calls.End] = field(default_factory=asyncio.Queue)
+    timer: asyncio.TimerHandle | None = None
+
+
+class MeshNode:
+    """A member of a mesh. All methods are called on the event loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        mesh: MeshId,
+        generation: int,
+        transport: Transport,
+        clock: Clock,
+        rng: random.Random,
+        timing: core.MeshTiming | None = None,
+        on_generation: Callable[[int], None] = lambda generation: None,
+    ) -> None:
+        self.peer = identity.public
+        self.mesh = mesh
+        self.transport = transport
+        self.table = RoutingTable()
+        self.field = GradientField(self.table)
+        self.serving = Serving(self.peer, self._transmit)
+        self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
+        self.decisions: OrderedDict[bytes, Decision] = OrderedDict()
+        self._clock = clock
+        self._rng = rng
+        self._on_generation = on_generation
+        self._core = core.Core(
+            peer=self.peer,
+            mesh=mesh,
+            generation=generation,
+            sign=identity.sign,
+            verify=verify,
+            timing=timing or core.MeshTiming(),
+            rng=rng,
+        )
+        self._open: dict[bytes, _Open] = {}
+        self._wake: asyncio.TimerHandle | None = None
+        self._load_timer: asyncio.TimerHandle | None = None
+        self._load_told_s = float("-inf")
+        self._closed = False
+
+    @property
+    def core(self) -> core.Core:
+        return self._core
+
+    async def start(self) -> None:
+        """Bind and begin. Raises PortInUse."""
+        await self.transport.start(self._on_transport)
+        self._handle(events.Tick())
+
+    def introduce(self, info: NodeInfo) -> None:
+        """Publish what this machine is."""
+        self._handle(events.Publish(Kind.NODE, "", info))
+
+    def discovered(self, address: Multiaddr) -> None:
+        """Somebody may be there."""
+        if address.peer != self.peer:
+            self._handle(events.Discovered(address))
+
+    def offer(self, capability: Capability, service: Service) -> None:
+        """Serve a capability and tell the mesh."""
+        self.serving.offer(capability.descriptor.id, service)
+        self._handle(events.Publish(Kind.CAPABILITY, capability.descriptor.id, capability))
+        self.load_changed()
+
+    def withdraw(self, capability_id: str) -> None:
+        """Tell the mesh that it is gone; requests that run go on."""
+        self.serving.withdraw(capability_id)
+        self._handle(events.Withdraw(Kind.CAPABILITY, capability_id))
+
+    def load_changed(self) -> None:
+        """A service became busier, idler, ready or not: publish it, soon."""
+        if self._load_timer is not None or self._closed:
+            return
+        wait_s = max(0.0, self._load_told_s + LOAD_INTERVAL_S - self._clock.now())
+        self._load_timer = asyncio.get_running_loop().call_later(wait_s, self._tell_load)
+
+    def route(self, query: Query) -> Decision:
+        """Where a request would go now. Raises NoRoute."""
+        return decide(self.table, self.field, query, self._clock.now(), self._rng)
+
+    async def ask(self, job: Job) -> AsyncGenerator[Routed | Answer, None]:
+        """Send a request and stream what comes back: `Routed`, pieces, and `Finished` at the end.
+
+        Raises NoRoute, RequestError and its children, or what the engine raised. Closing the generator cancels the work.
+        """
+        now_s = self._clock.now()
+        call = calls.Call(os.urandom(16), job.turns, job.sampling, now_s + job.timeout_s)
+        opened = _Open(call, job.query)
+        decision = self.route(job.query)
+        self._open[call.id] = opened
+        opened.timer = asyncio.get_running_loop().call_later(job.timeout_s, self._expire, call.id)
+        try:
+            self._assign(opened, decision, "")
+            while True:
+                item = await opened.replies.get()
+                if isinstance(item, calls.End):
+                    if item.error is not None:
+                        raise item.error
+                    return
+                yield item
+                if not isinstance(item, Routed):
+                    self._carry_out(opened, call.consumed(1))
+        finally:
+            self._carry_out(opened, call.cancel())
+            opened.timer.cancel()
+            self._open.pop(call.id, None)
+
+    async def stop(self) -> None:
+        """Withdraw everything, end all requests, close the sockets."""
+        if self._closed:
+            return
+        await self.serving.close()
+        self._handle(events.Stop())
+        self._closed = True
+        for timer in (self._wake, self._load_timer):
+            if timer is not None:
+                timer.cancel()
+        await self.transport.close()
+
+    def __repr__(self) -> str:
+        return f"<MeshNode {short(self.peer)}: {len(self.transport.linked())} links, {self.table!r}, {self.serving!r}>"
+
+    # From the transport into the core
+
+    def _on_transport(self, happened: Sequence[TransportEvent]) -> None:
+        if self._closed:
+            return
+        for event in happened:
+            if isinstance(event, Received):
+                self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, event.frame))
+            elif isinstance(event, LinkUp):
+                self.note("joined", short(event.peer))
+                self.table.mark_back(event.peer)
+                self._handle(events.LinkUp(event.peer, event.address))
+            elif isinstance(event, LinkDown):
+                self._lost(event)
+            elif isinstance(event, DialFailed):
+                self.note("unreachable", f"{event.address}: {event.error.message}")
+                self._handle(events.DialFailed(event.address))
+
+    def _lost(self, event: LinkDown) -> None:
+        self.note("lost", f"{short(event.peer)}: {event.reason}")
+        self.table.mark_lost(event.peer)
+        self.serving.peer_lost(event.peer)
+        self._handle(events.LinkDown(event.peer, event.reason))
+        for opened in list(self._open.values()):
+            self._carry_out(opened, opened.call.peer_lost(event.peer, event.reason))
+
+    def _handle(self, event: events.Event) -> None:
+        now = moment(self._clock)
+        for effect in self._core.handle(event, now):
+            self._perform(effect)
+        self._sleep_until(self._core.next_wakeup())
+
+    def _sleep_until(self, wakeup_s: float | None) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+        if wakeup_s is not None and not self._closed:
+            wait_s = max(0.0, wakeup_s - self._clock.now())
+            self._wake = asyncio.get_running_loop().call_later(wait_s, self._handle, events.Tick())
+
+    def _perform(self, effect: events.Effect) -> None:
+        if isinstance(effect, events.Deliver):
+            self._on_message(effect.peer, effect.message)
+        elif isinstance(effect, events.RowsChanged):
+            for change in effect.changes:
+                self._apply(change)
+        elif isinstance(effect, events.Broadcast):
+            self.transport.publish(effect.frame)
+        elif isinstance(effect, events.Send):
+            self._send_frame(effect.peer, effect.frame)
+        elif isinstance(effect, events.Dial):
+            self.transport.dial(effect.address)
+        elif isinstance(effect, events.Misbehaved):
+            self.note("misbehaved", f"{short(effect.peer)}: {effect.reason}")
+            self.transport.hang_up(effect.peer, effect.reason)
+        elif isinstance(effect, events.OwnRowSeen):
+            self._on_generation(effect.generation)
+
+    def _send_frame(self, peer: PeerId, frame: bytes) -> None:
+        try:
+            self.transport.send(peer, frame)
+        except TransportError as error:
+            log.debug("not sent", peer=short(peer), why=error.message)
+
+    # From rows into the routing table
+
+    def _apply(self, change: events.Change) -> None:
+        row: Row | None = change.row
+        origin, kind, key = change.id
+        if kind is Kind.NODE:
+            if row is None or row.body is None:
+                self.table.drop_node(origin)
+                self.note("left", short(origin))
+            elif isinstance(row.body, NodeInfo):
+                self.table.put_node(origin, row.body)
+                if origin != self.peer and origin not in self.transport.linked():
+                    self.table.mark_lost(origin)
+        elif kind is Kind.CAPABILITY:
+            if row is None or row.body is None:
+                self.table.drop_capability(origin, key)
+            elif isinstance(row.body, Capability):
+                self.table.put_capability(origin, row.body)
+        elif row is not None and isinstance(row.body, Gradient):
+            self.table.put_gradient(origin, row.body, self._clock.now())
+
+    def _tell_load(self) -> None:
+        self._load_timer = None
+        self._load_told_s = self._clock.now()
+        loads = tuple(service.load() for service in self.serving.services.values())
+        self._handle(events.Publish(Kind.GRADIENT, "", Gradient(loads)))
+
+    # Requests
+
+    def _transmit(self, peer: PeerId, message: Message) -> None:
+        """To a peer over its link, to this node itself by the loop. Of a peer that is gone, LinkDown tells the rest."""
+        if peer == self.peer:
+            asyncio.get_running_loop().call_soon(self._on_message, peer, message)
+            return
+        try:
+            self.transport.send(peer, encode(message))
+        except TransportError as error:
+            if isinstance(message, Ask):
+                asyncio.get_running_loop().call_soon(self._not_asked, message.id, peer, error.message)
+
+    def _not_asked(self, request_id: bytes, peer: PeerId, why: str) -> None:
+        opened = self._open.get(request_id)
+        if opened is not None:
+            self._carry_out(opened, opened.call.peer_lost(peer, why))
+
+    def _on_message(self, peer: PeerId, message: Message) -> None:
+        if isinstance(message, Part | Vectors | Scores | Done | Failed):
+            opened = self._open.get(message.id)
+            if opened is not None:
+                self._carry_out(opened, opened.call.receive(peer, message, self._clock.now()))
+        elif isinstance(message, Ask):
+            self.serving.ask(peer, message)
+        elif isinstance(message, Grant):
+            self.serving.grant(peer, message)
+        elif isinstance(message, Cancel):
+            self.serving.cancel(peer, message)
+
+    def _assign(self, opened: _Open, decision: Decision, because: str) -> None:
+        self.decisions[opened.call.id] = decision
+        while len(self.decisions) > DECISIONS_KEPT:
+            self.decisions.popitem(last=False)
+        opened.replies.put_nowait(Routed(opened.call.id, decision, because))
+        self._carry_out(opened, opened.call.assign(decision.peer, decision.capability, self._clock.now()))
+
+    def _carry_out(self, opened: _Open, effects: list[calls.Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, calls.Emit):
+                opened.replies.put_nowait(effect.item)
+            elif isinstance(effect, calls.Transmit):
+                self._transmit(effect.peer, effect.message)
+            elif isinstance(effect, calls.Observe):
+                self._learn(effect)
+            elif isinstance(effect, calls.End):
+                opened.replies.put_nowait(effect)
+            else:
+                self._choose_again(opened, effect)
+
+    def _choose_again(self, opened: _Open, wanted: calls.Choose) -> None:
+        query = replace(opened.query, exclude=frozenset(opened.call.tried))
+        try:
+            decision = self.route(query)
+        except NoRoute as no_other:
+            last = AtmoError(wanted.because.message) if not isinstance(wanted.because, AtmoError) else wanted.because
+            last.hint = f"{last.hint} No other node can take it: {no_other.message}".strip()
+            self._carry_out(opened, opened.call.abandon(last))
+        else:
+            self._assign(opened, decision, wanted.because.message)
+
+    def _expire(self, request_id: bytes) -> None:
+        opened = self._open.get(request_id)
+        if opened is not None:
+            self._carry_out(opened, opened.call.expire(max(self._clock.now(), opened.call.deadline_s)))
+
+    def _learn(self, seen: calls.Observe) -> None:
+        now_s = self._clock.now()
+        if seen.load is not None:
+            self.field.on_feedback(seen.peer, seen.load, now_s)
+        if seen.what == "started":
+            self.field.observe_start(seen.peer, seen.capability)
+        elif seen.what == "first_part":
+            self.field.observe_first_token(seen.peer, seen.capability, seen.elapsed_s, now_s)
+        elif seen.what == "finished":
+            self.field.observe_finish(
+                seen.peer, seen.capability, seen.elapsed_s, seen.prompt_tokens, seen.output_tokens, now_s
+            )
+        elif seen.what == "failed":
+            self.field.observe_failure(seen.peer, seen.capability, now_s)
+        else:
+            self.field.observe_cancel(seen.peer, seen.capability)
+
+    def note(self, what: str, about: str) -> None:
+        """Remember an event for those who watch, and log it."""
+        self.recent.append((self._clock.wall(), what, about))
+        log.info(what, about=about)

@@ -1,0 +1,153 @@
+"""The server's half of a request: runs a service's answer and sends it on, as fast as the requester's credit allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+import structlog
+
+from atmo.errors import AtmoError, ModelNotFound, RequestTimeout, UsageError
+from atmo.ids import PeerId, short
+from atmo.mesh.messages import Ask, Cancel, Done, Failed, Grant, Message, Part, Scores, Vectors
+from atmo.mesh.service import Answer, Finished, Labels, Question, Service, Text, Vector
+
+log = structlog.get_logger("atmo.serving")
+
+Ticket = tuple[PeerId, bytes, int]
+"""Who asks, the request's id, the attempt."""
+Send = Callable[[PeerId, Message], None]
+
+
+class Credit:
+    """How many parts may still be sent. `take` waits for the requester's next grant when there is none."""
+
+    def __init__(self, parts: int) -> None:
+        self._left = parts
+        self._granted = asyncio.Event()
+
+    def grant(self, parts: int) -> None:
+        self._left += parts
+        self._granted.set()
+
+    async def take(self) -> None:
+        while self._left <= 0:
+            self._granted.clear()
+            await self._granted.wait()
+        self._left -= 1
+
+
+class Serving:
+    """All requests this node is answering. `send` must not raise for a peer that is gone: the work is cancelled anyway."""
+
+    def __init__(self, own: PeerId, send: Send) -> None:
+        self._own = own
+        self._send = send
+        self._services: dict[str, Service] = {}
+        self._running: dict[Ticket, tuple[asyncio.Task[None], Credit]] = {}
+
+    def offer(self, capability: str, service: Service) -> None:
+        self._services[capability] = service
+
+    def withdraw(self, capability: str) -> None:
+        """Requests that run go on; new ones are refused."""
+        self._services.pop(capability, None)
+
+    @property
+    def services(self) -> dict[str, Service]:
+        return self._services
+
+    def ask(self, peer: PeerId, ask: Ask) -> None:
+        ticket = (peer, ask.id, ask.attempt)
+        if ticket in self._running:
+            return  # the same question twice is one question
+        credit = Credit(ask.window)
+        task = asyncio.create_task(self._serve(peer, ask, credit), name=f"serve {ask.id.hex()[:8]}")
+        self._running[ticket] = (task, credit)
+        task.add_done_callback(lambda _: self._running.pop(ticket, None))
+
+    def grant(self, peer: PeerId, grant: Grant) -> None:
+        running = self._running.get((peer, grant.id, grant.attempt))
+        if running:
+            running[1].grant(grant.parts)
+
+    def cancel(self, peer: PeerId, cancel: Cancel) -> None:
+        running = self._running.get((peer, cancel.id, cancel.attempt))
+        if running:
+            running[0].cancel()
+
+    def peer_lost(self, peer: PeerId) -> None:
+        """Nobody is left to read the answers."""
+        for (asker, _, _), (task, _) in list(self._running.items()):
+            if asker == peer:
+                task.cancel()
+
+    async def close(self) -> None:
+        tasks = [task for task, _ in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def __repr__(self) -> str:
+        return f"<Serving {len(self._services)} capabilities, {len(self._running)} requests>"
+
+    async def _serve(self, peer: PeerId, ask: Ask, credit: Credit) -> None:
+        service = self._services.get(ask.capability)
+        try:
+            if service is None:
+                raise ModelNotFound(f"{short(self._own)} does not serve {ask.capability}.")
+            if not ask.turns or not ask.turns[-1].content.strip():
+                raise UsageError("The prompt is empty.", hint="Say what you want.")
+            async with asyncio.timeout(ask.deadline_s):
+                await self._stream(peer, ask, service, credit)
+        except TimeoutError:
+            late = RequestTimeout("The deadline passed before the answer was complete.", hint="Allow more time.")
+            self._fail(peer, ask, service, late)
+        except AtmoError as error:
+            self._fail(peer, ask, service, error)
+        except Exception as error:
+            # A bug of ours must not leave the requester waiting; the log has the whole story, without the prompt.
+            log.exception("serving failed", capability=ask.capability, request=ask.id.hex())
+            self._fail(peer, ask, service, AtmoError(f"The node failed: {type(error).__name__}.", hint="See its log."))
+
+    async def _stream(self, peer: PeerId, ask: Ask, service: Service, credit: Credit) -> None:
+        question = Question(ask.id, ask.turns, ask.sampling, ask.deadline_s, own=peer == self._own)
+        seq = 0
+        async with aclosing(service.answer(question)) as items:
+            async for item in items:
+                if isinstance(item, Finished):
+                    self._send(peer, _done(ask, seq, item, service))
+                    return
+                await credit.take()
+                self._send(peer, _part(ask, seq, item))
+                seq += 1
+
+    def _fail(self, peer: PeerId, ask: Ask, service: Service | None, error: AtmoError) -> None:
+        retry_after_s = float(getattr(error, "retry_after_s", 0.0))
+        load = service.load() if service else None
+        self._send(peer, Failed(ask.id, ask.attempt, error.code, error.message, error.hint, retry_after_s, load))
+
+
+def _part(ask: Ask, seq: int, item: Answer) -> Part | Vectors | Scores:
+    if isinstance(item, Text):
+        return Part(ask.id, ask.attempt, seq, item.text, item.token_ids)
+    if isinstance(item, Labels):
+        return Scores(ask.id, ask.attempt, seq, item.labels)
+    assert isinstance(item, Vector)
+    return Vectors(ask.id, ask.attempt, seq, item.vector)
+
+
+def _done(ask: Ask, seq: int, item: Finished, service: Service) -> Done:
+    return Done(
+        ask.id,
+        ask.attempt,
+        seq,
+        item.finish,
+        item.prompt_tokens,
+        item.output_tokens,
+        item.queue_s,
+        item.prefill_s,
+        item.decode_s,
+        service.load(),
+    )

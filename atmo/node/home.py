@@ -1,0 +1,102 @@
+"""What a node keeps on disk: keys, generation, lock. All of it in `$ATMO_HOME/nodes/<name>`, readable by the user alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from atmo.clock import Clock
+from atmo.config import Config
+from atmo.errors import ConfigError
+from atmo.ids import MeshId
+from atmo.keys import Credential, CurveKeys, Identity, issue_credential, load_or_create_secret
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """An opened and locked home. Close it to let another process have the node's name."""
+
+    folder: Path
+    identity: Identity
+    curve: CurveKeys
+    mesh: MeshId
+    credential: Credential
+    generation: int
+    lock: int
+
+    def close(self) -> None:
+        os.close(self.lock)
+
+
+def open_home(config: Config, clock: Clock) -> Home:
+    """Make or load everything the node needs to be itself. Raises ConfigError.
+
+    The mesh's root key is the user's own: every node of this user on this machine finds it in the same place, which is why
+    they need no invitation.
+    """
+    folder = config.node_home
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = _lock(folder, config.node.name)
+    except OSError as exc:
+        raise ConfigError(
+            f"The home folder {config.home} cannot be used: {exc.strerror}.",
+            hint="Set ATMO_HOME or --home to a folder that you may write to.",
+        ) from exc
+    try:
+        root = Identity(load_or_create_secret(config.root_key))
+        identity = Identity(load_or_create_secret(folder / "identity.key"))
+        curve = CurveKeys.from_secret(load_or_create_secret(folder / "curve.key"))
+        generation = _next_generation(folder / "generation")
+        credential = issue_credential(root, identity, curve, wall_s=clock.wall(), serial=generation)
+    except OSError as exc:
+        os.close(lock)
+        raise ConfigError(
+            f"The home folder {config.home} cannot be used: {exc.strerror} ({exc.filename}).",
+            hint="Set ATMO_HOME or --home to a folder that you may write to.",
+        ) from exc
+    except ConfigError:
+        os.close(lock)
+        raise
+    return Home(folder, identity, curve, MeshId(root.public), credential, generation, lock)
+
+
+def remember_generation(folder: Path, generation: int) -> None:
+    """Store the generation so that a crash at any moment leaves the old or the new one."""
+    file = folder / "generation"
+    fresh = file.with_suffix(".new")
+    with fresh.open("w") as handle:
+        handle.write(str(generation))
+        handle.flush()
+        os.fsync(handle.fileno())
+    fresh.replace(file)
+
+
+def _lock(folder: Path, name: str) -> int:
+    """Hold the node's name as long as this process lives, however it ends."""
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 32).decode(errors="replace").strip()
+        os.close(lock)
+        raise ConfigError(
+            f"A node named {name!r} runs already (process {holder or 'unknown'}).",
+            hint="Give this one another name with --name, or stop the other: atmo node stop.",
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock
+
+
+def _next_generation(file: Path) -> int:
+    try:
+        last = int(file.read_text())
+    except FileNotFoundError:
+        last = 0
+    except ValueError:
+        raise ConfigError(f"The file {file} is damaged.", hint="Delete it: the node then finds its generation anew.") from None
+    remember_generation(file.parent, last + 1)
+    return last + 1

@@ -1,0 +1,49 @@
+"""What this machine is, as the mesh is told."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import psutil
+
+import atmo
+from atmo.config import Config
+from atmo.ids import Multiaddr
+from atmo.mesh.rows import NodeInfo
+
+
+def describe(config: Config, address: Multiaddr) -> NodeInfo:
+    return NodeInfo(
+        name=config.node.name,
+        addresses=(str(address),),
+        mode=config.node.mode,
+        software=f"atmo/{atmo.__version__}",
+        labels=tuple(sorted(config.node.labels.items())),
+        cpu=_cpu_name(),
+        cores=psutil.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+    )
+
+
+def memory_bytes() -> tuple[int, int]:
+    """Resident memory of this process, and of it with its workers."""
+    own = psutil.Process()
+    mine = own.memory_info().rss
+    workers = 0
+    for child in own.children(recursive=True):
+        try:
+            workers += child.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return mine, mine + workers
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()[:80]
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,104 @@
+"""Where text becomes meaning: the encoder, and what routing needs of it."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from atmo.errors import AtmoError, UsageError
+from atmo.ids import PeerId
+from atmo.mesh.capability import Capability, Descriptor
+from atmo.mesh.constraints import Constraints
+from atmo.mesh.routing import Query
+from atmo.mesh.views import build_views
+
+if TYPE_CHECKING:
+    from atmo.inference.encoder import Encoder
+
+# Tokens of an answer whose length nobody limited. A guess; only the expected time depends on it.
+EXPECTED_OUTPUT_TOKENS = 128
+# Characters for one token, to judge a prompt's length without a tokenizer. English text has about four.
+CHARS_PER_TOKEN = 4
+
+
+class Meaning:
+    """The encoder, loaded once. `query` and `capability` raise AtmoError before `load` has returned."""
+
+    def __init__(self) -> None:
+        self._encoder: Encoder | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._encoder is not None
+
+    async def load(self) -> None:
+        self._encoder = await asyncio.to_thread(_load)
+
+    @property
+    def encoder(self) -> Encoder:
+        if self._encoder is None:
+            raise AtmoError("The text encoder is not loaded.", hint="Wait until the node is ready.")
+        return self._encoder
+
+    def close(self) -> None:
+        self._encoder = None
+
+    def capability(self, descriptor: Descriptor) -> Capability:
+        """The descriptor with its vectors, as it is gossiped."""
+        texts = [descriptor.description, *descriptor.examples]
+        vectors = self.encoder.encode_batch(texts)
+        return Capability(descriptor, self.encoder.encoder_id, build_views(vectors[0], list(vectors[1:])))
+
+    def query(
+        self, text: str, model: str, kind: str, wishes: dict[str, Any], local: PeerId, max_tokens: int = 0
+    ) -> Query:
+        """What routing needs to know of a request. Raises UsageError for an empty text or an unknown constraint."""
+        if not text.strip():
+            raise UsageError("The prompt is empty.", hint="Say what you want.")
+        return Query(
+            local=local,
+            vector=self.encoder.encode(text),
+            prompt_tokens=len(text) // CHARS_PER_TOKEN + 1,
+            expected_output_tokens=max_tokens or EXPECTED_OUTPUT_TOKENS,
+            constraints=constraints_from({**wishes, "model": model, "type": kind}),
+        )
+
+
+def _load() -> Encoder:
+    from atmo.inference.encoder import Encoder
+
+    return Encoder.load()
+
+
+def constraints_from(wishes: dict[str, Any]) -> Constraints:
+    """From JSON or `key=value` flags. `residency` is short for `data_residency`, `label.team` asks for a label.
+
+    Raises UsageError that names the unknown key or the value that does not fit.
+    """
+    known = Constraints.__struct_fields__
+    given: dict[str, Any] = {}
+    labels = dict(wishes.get("labels") or {})
+    for key, value in wishes.items():
+        name = "data_residency" if key == "residency" else key
+        if name.startswith("label."):
+            labels[name.removeprefix("label.")] = str(value)
+        elif name not in known:
+            near = difflib.get_close_matches(name, [*known, "residency"], n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(known)}, label.NAME."
+            raise UsageError(f"There is no constraint {name!r}.", hint=hint)
+        elif value not in ("", None) and name != "labels":
+            given[name] = _listed(value) if name in ("data_residency", "allow_nodes", "deny_nodes") else value
+    if labels:
+        given["labels"] = tuple(labels.items())
+    try:
+        return msgspec.convert(given, Constraints, strict=False)
+    except msgspec.ValidationError as exc:
+        what, _, where = str(exc).partition(" - at `$.")
+        raise UsageError(f"The constraint {where.rstrip('`')} does not fit: {what.lower()}.") from exc
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value

@@ -1,0 +1,83 @@
+"""From `[[serve]]` in the configuration to what the mesh is told and what the engine loads."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from atmo.config import Config, ServeSection
+from atmo.errors import ConfigError
+from atmo.inference.engine import ModelSpec
+from atmo.mesh.capability import MAX_EXAMPLES, MAX_TEXT_CHARS, Descriptor
+from atmo.models.library import LocalModel, find_model
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One capability of this node: its descriptor for the mesh and its model for the engine."""
+
+    descriptor: Descriptor
+    spec: ModelSpec
+
+
+def offers(config: Config) -> list[Offer]:
+    """All capabilities the configuration asks for. Raises ModelNotFound, ModelInvalid or ConfigError."""
+    made = [_offer(section, config) for section in config.serve]
+    seen: set[str] = set()
+    for offer in made:
+        if offer.descriptor.id in seen:
+            raise ConfigError(f"{offer.descriptor.id} is served twice.", hint="Give one of them another name in [[serve]].")
+        seen.add(offer.descriptor.id)
+    return made
+
+
+def _offer(section: ServeSection, config: Config) -> Offer:
+    model = find_model(section.model, config.home)
+    inference = config.inference
+    spec = ModelSpec(
+        name=model.name,
+        kind=model.kind,
+        path=str(model.path),
+        engine=inference.engine if model.kind == "gguf" else "onnx",
+        context=inference.context,
+        slots=inference.slots,
+        threads=inference.threads,
+        batch=inference.batch,
+        gpu_layers=inference.gpu_layers,
+        system_prompt=section.system,
+    )
+    return Offer(_descriptor(section, model, spec), spec)
+
+
+def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> Descriptor:
+    kind = section.type or model.type
+    description = section.description or model.description
+    examples = section.examples or (() if section.description else model.examples)
+    if len(description) > MAX_TEXT_CHARS or len(examples) > MAX_EXAMPLES:
+        raise ConfigError(
+            f"The description of {section.model} is too long.",
+            hint=f"Up to {MAX_TEXT_CHARS} characters and {MAX_EXAMPLES} examples are allowed.",
+        )
+    info = model.info
+    context = min(spec.context or info.context, info.context) if info else 0
+    return Descriptor(
+        id=f"atmo:{kind}:{_slug(section.name or model.name)}",
+        type=kind,
+        description=description,
+        examples=examples,
+        model=model.name,
+        version=section.version or model.version,
+        context=context,
+        quantisation=info.quantisation if info else "",
+        parameters=info.parameters if info else 0,
+        strength=section.strength if section.strength >= 0 else model.strength,
+        price=section.price,
+        labels=tuple(sorted(section.labels.items())),
+    )
+
+
+def _slug(name: str) -> str:
+    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    if not slug:
+        raise ConfigError(f"{name!r} is not a capability name.", hint="Use letters and digits.")
+    return slug[:64]

@@ -1,0 +1,99 @@
+"""Configuration: who overrides whom, and that mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from atmo.config import load
+from atmo.errors import ConfigError
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"ATMO_HOME": str(tmp_path / "home"), "ATMO_RUNTIME": str(tmp_path / "run")}
+
+
+def write(environ: dict[str, str], text: str) -> Path:
+    file = Path(environ["ATMO_HOME"]) / "config.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def test_nothing_needs_to_be_configured(environ: dict[str, str]) -> None:
+    config = load(environ=environ)
+    assert config.transport.host == "127.0.0.1"
+    assert [serve.model for serve in config.serve] == ["atmo-nano"]
+    assert config.node_home == Path(environ["ATMO_HOME"]) / "nodes" / "default"
+
+
+def test_flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults(environ: dict[str, str]) -> None:
+    write(environ, '[transport]\nport = 1\nhost = "0.0.0.0"\n[node]\nname = "filed"\n')
+    environ |= {"ATMO_TRANSPORT_PORT": "2", "ATMO_NODE_NAME": "named"}
+    config = load({"node.name": "flagged", "transport.port": None}, environ=environ)
+    assert (config.transport.host, config.transport.port, config.node.name) == ("0.0.0.0", 2, "flagged")
+
+
+def test_lists_and_tables_come_from_the_environment_too(environ: dict[str, str]) -> None:
+    environ |= {
+        "ATMO_NODE_LABELS": "residency=eu, tier=lab",
+        "ATMO_DISCOVERY_SEEDS": "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2",
+        "ATMO_DISCOVERY_LAN": "false",
+    }
+    config = load(environ=environ)
+    assert config.node.labels == {"residency": "eu", "tier": "lab"}
+    assert len(config.discovery.seeds) == 2
+    assert config.discovery.lan is False
+
+
+def test_each_serve_table_is_a_capability(environ: dict[str, str]) -> None:
+    write(environ, '[[serve]]\nmodel = "atmo-nano"\n[[serve]]\nmodel = "m.gguf"\ndescription = "Law"\nstrength = 0.5\n')
+    config = load(environ=environ)
+    assert [(s.model, s.description) for s in config.serve] == [("atmo-nano", ""), ("m.gguf", "Law")]
+    assert [s.model for s in load({"serve": ["x"]}, environ=environ).serve] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[transprt]\nport = 1", "Did you mean 'transport'"),
+        ("[transport]\nprot = 1", "Did you mean 'port'"),
+        ('[transport]\nport = "x"', "transport.port: expected `int`"),
+        ("[transport]\nport = 70000", "70000 is not a port"),
+        ('[node]\nmode = "particpant"', "Did you mean 'participant'"),
+        ('[node]\nname = "../x"', "not a node name"),
+        ('[[serve]]\nname = "x"', "missing required field `model`"),
+        ("serve = 3", "must be a table"),
+        ("[inference]\nslots = 0", "too small"),
+        ("node = {", "not valid TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_its_remedy(environ: dict[str, str], text: str, says: str) -> None:
+    write(environ, text)
+    with pytest.raises(ConfigError) as caught:
+        load(environ=environ)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("ATMO_TRANSPORT_PRT", "1", "Did you mean 'ATMO_TRANSPORT_PORT'"),
+        ("ATMO_TRANSPORT_PORT", "abc", "is not a int"),
+        ("ATMO_NODE_LABELS", "eu", "not a label"),
+        ("ATMO_CONFIG", "/nowhere/config.toml", "no configuration file"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named(environ: dict[str, str], variable: str, value: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load(environ=environ | {variable: value})
+
+
+def test_a_configuration_cannot_be_changed(environ: dict[str, str]) -> None:
+    config = load(environ=environ)
+    with pytest.raises(AttributeError):
+        config.home = Path("/")  # type: ignore[misc]
