@@ -1,4 +1,4 @@
-"""Atmosphere: a decentralised AI mesh. `Client` asks, `Node` serves, `Config` configures; errors are in `atmo.errors`."""
+"""Atmosphere: a decentralised AI mesh. `SyncClient` asks, `Node` serves, `Config` configures; errors are in `atmo.errors`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atmo.client import Client as Client
+    from atmo.client import SyncClient as SyncClient
     from atmo.config import Config as Config
     from atmo.node import Node as Node
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Config", "Node", "__version__"]
+__all__ = ["Config", "Node", "SyncClient", "__version__"]
 
-_HOMES = {"Client": "atmo.client", "Config": "atmo.config", "Node": "atmo.node"}
+_HOMES = {"SyncClient": "atmo.client", "Config": "atmo.config", "Node": "atmo.node"}
 
 
 def __getattr__(name: str) -> Any:

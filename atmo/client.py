@@ -10,13 +10,13 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from atmo.config import Config, load
-from atmo.errors import AtmoError, NodeNotRunning, UsageError, by_code
+from atmo.errors import AtmoError, NodeNotRunning, by_code
 
 # The socket answers at once or the node is stuck; an answer that streams has the request's own deadline.
 CONNECT_TIMEOUT_S = 5.0
@@ -142,14 +142,6 @@ def running_nodes(config: Config) -> list[Json]:
             continue  # a node that died left its file behind; the next node that starts removes it
         found.append(entry)
     return sorted(found, key=lambda entry: str(entry["name"]))
-
-
-def turns(text: str, system: str = "", history: Sequence[Json] = ()) -> list[Json]:
-    """A conversation as the API takes it. Raises UsageError for an empty text."""
-    if not text.strip():
-        raise UsageError("The prompt is empty.", hint='Say what you want: atmo ask "What is Atmosphere?"')
-    head = [{"role": "system", "content": system}] if system else []
-    return [*head, *history, {"role": "user", "content": text}]
 
 
 def _object(data: bytes) -> Json:

@@ -112,6 +112,20 @@ def models(report: Json) -> RenderableType:
     return Group(*parts)
 
 
+def decision(report: Json) -> RenderableType:
+    """Why a request goes where it goes: the words, then what speaks against every other offer."""
+    head, *rest = report["lines"]
+    parts: list[RenderableType] = [Text(head, style="bold")]
+    parts += [Text(f"  {line}", style="dim") for line in rest]
+    others = [offer for offer in report.get("survey", {}).get("offers", []) if offer["reasons"]]
+    if others:
+        view = table("OTHER OFFERS", "NODE", "OUT OF THE QUESTION BECAUSE IT")
+        for offer in others:
+            view.add_row(offer["capability"].removeprefix("atmo:"), offer["node"], "; ".join(offer["reasons"]))
+        parts += [Text(), view]
+    return Group(*parts)
+
+
 def result(event: Json) -> RenderableType:
     """A vector or labels, short enough to read."""
     if event["event"] == "labels":

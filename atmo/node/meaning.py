@@ -12,7 +12,7 @@ from atmo.errors import AtmoError, UsageError
 from atmo.ids import PeerId
 from atmo.mesh.capability import Capability, Descriptor
 from atmo.mesh.constraints import Constraints
-from atmo.mesh.routing import Query
+from atmo.mesh.query import Query
 from atmo.mesh.views import build_views
 
 if TYPE_CHECKING:

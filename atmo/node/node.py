@@ -25,7 +25,7 @@ from atmo.errors import AtmoError, UsageError
 from atmo.ids import format_peer, parse_multiaddr
 from atmo.mesh.messages import Sampling, Turn
 from atmo.mesh.node import Job, MeshNode, Routed
-from atmo.mesh.routing import Query
+from atmo.mesh.query import Query
 from atmo.mesh.service import Finished, Labels, Text
 from atmo.node import reports
 from atmo.node.discovery import Discovery
@@ -133,7 +133,8 @@ class Node:
         return reports.decision(self, decision, request_id)
 
     def route(self, request: RouteRequest) -> Json:
-        return reports.decision(self, self.mesh.route(self._query(request, request.text)), "")
+        query = self._query(request, request.text)
+        return reports.decision(self, self.mesh.route(query), "", query)
 
     async def ask(self, request: AskRequest) -> AsyncGenerator[Json, None]:
         """Events as `SyncClient.ask` documents them."""

@@ -1,0 +1,160 @@
+"""The node as JSON: what the API, the command line and the live view show. Times end in `_s` or `_ms`, sizes in `_bytes`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from atmo.ids import PeerId, format_peer
+from atmo.mesh import explain
+from atmo.mesh.capability import Capability
+from atmo.mesh.decision import Decision
+from atmo.mesh.node import MeshNode, Routed
+from atmo.mesh.query import Query
+from atmo.mesh.rows import Gradient, Kind, NodeInfo, RowId
+from atmo.mesh.service import Finished
+from atmo.node.machine import memory_bytes
+
+if TYPE_CHECKING:
+    from atmo.node.node import Node
+
+Json = dict[str, Any]
+
+
+def status(node: Node) -> Json:
+    rss, total = memory_bytes()
+    mesh_node = node.mesh
+    served = [service.report() for service in node.services.values()]
+    return {
+        "node": {
+            "name": node.config.node.name,
+            "peer": format_peer(mesh_node.peer),
+            "pid": os.getpid(),
+            "mode": node.config.node.mode,
+            "address": str(mesh_node.transport.address),
+            "mesh": format_peer(mesh_node.mesh),
+            "labels": node.config.node.labels,
+            "home": str(node.config.home),
+            "log": str(node.config.log_file),
+            "uptime_s": round(node.uptime_s, 1),
+        },
+        "capabilities": served,
+        "peers": len(mesh_node.transport.linked()),
+        "problems": node.discovery_problems(),
+        "rss_bytes": rss,
+        "total_rss_bytes": total,
+    }
+
+
+def mesh(node: Node) -> Json:
+    """Every node whose NODE row is known, with its capabilities and load; and what happened lately."""
+    mesh_node = node.mesh
+    linked = mesh_node.transport.linked()
+    nodes = [
+        _node(mesh_node, row.id.origin, row.body, linked)
+        for row in mesh_node.core.rows.rows(Kind.NODE)
+        if isinstance(row.body, NodeInfo)
+    ]
+    return {
+        "mesh": format_peer(mesh_node.mesh),
+        "nodes": nodes,
+        "events": [{"at_s": at, "what": what, "about": about} for at, what, about in mesh_node.recent],
+        "problems": node.discovery_problems(),
+    }
+
+
+def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[PeerId]) -> Json:
+    rows = mesh_node.core.rows
+    row = rows.get(RowId(peer, Kind.GRADIENT, ""))
+    gradient = row.body if row is not None else None
+    loads = {load.capability: load for load in gradient.loads} if isinstance(gradient, Gradient) else {}
+    offers = []
+    for row in rows.rows(Kind.CAPABILITY, peer):
+        if isinstance(row.body, Capability):
+            descriptor = row.body.descriptor
+            load = loads.get(descriptor.id)
+            offers.append(
+                {
+                    "id": descriptor.id,
+                    "type": descriptor.type,
+                    "model": descriptor.model,
+                    "description": descriptor.description,
+                    "ready": load.ready if load else False,
+                    "in_flight": load.in_flight if load else 0,
+                    "slots": load.slots if load else 0,
+                    "queued": load.queued if load else 0,
+                    "service_s": load.service_s if load else 0.0,
+                    "decode_tps": load.decode_tps if load else 0.0,
+                }
+            )
+    rtt_s = mesh_node.transport.rtt_s(peer)
+    return {
+        "peer": format_peer(peer),
+        "name": info.name,
+        "self": peer == mesh_node.peer,
+        "linked": peer in linked,
+        "addresses": info.addresses,
+        "mode": info.mode,
+        "software": info.software,
+        "labels": dict(info.labels),
+        "cpu": info.cpu,
+        "cores": info.cores,
+        "memory_bytes": info.memory_bytes,
+        "rtt_ms": None if rtt_s is None else round(rtt_s * 1000, 3),
+        "capabilities": offers,
+    }
+
+
+def models(node: Node) -> Json:
+    """What the mesh serves, by capability."""
+    served: dict[str, Json] = {}
+    for view in mesh(node)["nodes"]:
+        for offer in view["capabilities"]:
+            entry = served.setdefault(offer["id"], {"id": offer["id"], "model": offer["model"], "nodes": []})
+            entry["nodes"].append(view["name"])
+    return {"served": [served[name] for name in sorted(served)]}
+
+
+def decision(node: Node, made: Decision, request_id: str, query: Query | None = None) -> Json:
+    """A decision with every term and in words; with `query` also why each offer that is known was not chosen."""
+    report: Json = {
+        "request_id": request_id,
+        "asked_at": node.config.node.name,
+        **explain.as_dict(made),
+        "lines": explain.lines(made),
+    }
+    if query is not None:
+        seen = explain.survey(node.mesh.table, node.mesh.field, query, node.clock.now())
+        report["survey"] = msgspec.to_builtins(seen)
+    return report
+
+
+def done(node: Node, routed: Routed, finished: Finished, first_s: float, total_s: float) -> Json:
+    chosen = routed.decision.chosen
+    return {
+        "event": "done",
+        "request_id": routed.request_id.hex(),
+        "node": chosen.node,
+        "peer": format_peer(chosen.peer),
+        "local": chosen.peer == node.mesh.peer,
+        "capability": chosen.capability,
+        "finish": finished.finish,
+        "prompt_tokens": finished.prompt_tokens,
+        "output_tokens": finished.output_tokens,
+        "queue_s": round(finished.queue_s, 6),
+        "prefill_s": round(finished.prefill_s, 6),
+        "decode_s": round(finished.decode_s, 6),
+        "first_s": round(first_s, 6),
+        "total_s": round(total_s, 6),
+        "decision_s": round(routed.decision.elapsed_s, 6),
+    }
+
+
+def vector(raw: bytes) -> list[float]:
+    """float32 little-endian bytes -> numbers with the seven digits they carry."""
+    return [round(float(value), 7) for value in np.frombuffer(raw, dtype="<f4")]
+
+

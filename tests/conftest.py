@@ -1,0 +1,21 @@
+"""What all tests share: a home and a runtime folder of their own, short enough for sockets, gone afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """`ATMO_HOME` and `ATMO_RUNTIME` set to a fresh folder, no other `ATMO_*`, no zeroconf."""
+    folder = Path(tempfile.mkdtemp(prefix="atmo-test-"))
+    own = {"ATMO_HOME": str(folder / "home"), "ATMO_RUNTIME": str(folder / "run"), "ATMO_DISCOVERY_LAN": "false"}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    yield own
+    shutil.rmtree(folder)
