@@ -1,4 +1,5 @@
-"""Atmosphere: a decentralised AI mesh. `SyncClient` asks, `Node` serves, `Config` configures; errors are in `atmo.errors`."""
+"""Atmosphere: a decentralised AI mesh. `SyncClient` asks, `Node` serves, `Config` configures; errors are in
+`atmo.errors`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Talk to a node on this machine, from a script or the command line.
 
 The node listens on a Unix socket in the user's runtime folder, which only this user can open; `SyncClient` finds it by
-itself. HTTP over that socket, newline-separated JSON for what streams. Import stays light: the command line pays for it.
+itself. HTTP over that socket, newline-separated JSON for what streams. Import stays light: the command line pays for
+it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class SyncClient:
             return _object(response.read())
 
     @contextmanager
-    def _request(self, method: str, path: str, body: Json | None, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+    def _request(
+        self, method: str, path: str, body: Json | None, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self.socket_path, timeout_s)
         try:
             payload = None if body is None else json.dumps(body)
@@ -97,7 +100,9 @@ class SyncClient:
         except (ConnectionRefusedError, FileNotFoundError) as exc:
             raise _not_running() from exc
         except TimeoutError as exc:
-            raise NodeNotRunning("The node does not answer.", hint="See its log, or restart it: atmo node stop.") from exc
+            raise NodeNotRunning(
+                "The node does not answer.", hint="See its log, or restart it: atmo node stop."
+            ) from exc
         except (http.client.HTTPException, OSError) as exc:
             raise NodeNotRunning("The node went away before it had answered.", hint="See `atmo node status`.") from exc
         finally:

@@ -1,7 +1,9 @@
 """Configuration: defaults < `config.toml` < `ATMO_*` < flags, read once and frozen.
 
-An environment variable is named after its section and key: `ATMO_TRANSPORT_PORT=4600` sets `port` in `[transport]`. Three
-stand outside the sections: `ATMO_HOME` (where keys and models live), `ATMO_RUNTIME` (where running nodes find each other)
+An environment variable is named after its section and key: `ATMO_TRANSPORT_PORT=4600` sets `port` in `[transport]`.
+Three
+stand outside the sections: `ATMO_HOME` (where keys and models live), `ATMO_RUNTIME` (where running nodes find each
+other)
 and `ATMO_CONFIG` (another file than `$ATMO_HOME/config.toml`). Whatever is unknown is an error with a suggestion.
 """
 
@@ -28,7 +30,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all sections."""
 
 
-class NodeSection(Section):
+class NodeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """name: tells the nodes of one user apart; labels: such as `residency = "eu"`, matched by constraints."""
 
     name: str = "default"
@@ -36,7 +38,7 @@ class NodeSection(Section):
     labels: dict[str, str] = {}
 
 
-class TransportSection(Section):
+class TransportSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """host: address to bind, loopback unless asked otherwise; port: 0 takes 4600 if it is free and any other if not;
     advertise: the host name or address that others should dial, if it is not `host`."""
 
@@ -45,14 +47,14 @@ class TransportSection(Section):
     advertise: str = ""
 
 
-class DiscoverySection(Section):
+class DiscoverySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """lan: announce and browse by zeroconf; seeds: multiaddrs dialled at the start."""
 
     lan: bool = True
     seeds: tuple[str, ...] = ()
 
 
-class InferenceSection(Section):
+class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """threads 0: one for each core; slots: requests one model answers at once; context 0: the model's own, in tokens;
     batch 0: the engine's own; gpu_layers -1: all that fit; queue: requests that may wait for a slot."""
 
@@ -65,15 +67,16 @@ class InferenceSection(Section):
     queue: int = 16
 
 
-class LogSection(Section):
+class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: str = "info"
     json: bool = False
 
 
-class ServeSection(Section):
+class ServeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[serve]]`: a model and how it is offered. Only `model` is needed; the rest is derived from the model.
 
-    model: an embedded model's name, or a path to a .gguf file; name: short name in the capability's id; system: a system
+    model: an embedded model's name, or a path to a .gguf file; name: short name in the capability's id; system: a
+    system
     prompt for this capability; strength: 0 to 1; price: US dollars for a million output tokens.
     """
 
@@ -89,7 +92,7 @@ class ServeSection(Section):
     labels: dict[str, str] = {}
 
 
-class Config(Section):
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a node. Build it with `load`."""
 
     home: Path
@@ -116,7 +119,7 @@ class Config(Section):
         return self.node_home / "node.log"
 
 
-_SECTIONS = {
+_SECTIONS: dict[str, type[Section]] = {
     "node": NodeSection,
     "transport": TransportSection,
     "discovery": DiscoverySection,
@@ -227,7 +230,9 @@ def _from_text(text: str, kind: type[Section], key: str, name: str) -> Any:
     try:
         return msgspec.convert(text, target, strict=False)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"{name}={text!r} is not a {target.__name__}.", hint=f"Set {name} to one, or unset it.") from exc
+        raise ConfigError(
+            f"{name}={text!r} is not a {target.__name__}.", hint=f"Set {name} to one, or unset it."
+        ) from exc
 
 
 def parse_labels(pairs: list[str] | tuple[str, ...], where: str) -> dict[str, str]:

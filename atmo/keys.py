@@ -76,7 +76,8 @@ class Identity:
 
 
 def verify(public: bytes, domain: bytes, payload: bytes, signature: bytes) -> bool:
-    """True if `public` signed exactly this payload for this domain. False for small-order keys, whatever they signed."""
+    """True if `public` signed exactly this payload for this domain. False for small-order keys, whatever they
+    signed."""
     if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES or public in _SMALL_ORDER:
         return False
     try:
@@ -212,7 +213,9 @@ def load_or_create_secret(path: Path) -> bytes:
             fresh.unlink()
     secret = path.read_bytes()
     if len(secret) != KEY_BYTES:
-        raise ConfigError(f"The key file {path} is damaged.", hint="Restore it from a backup, or delete it for a new key.")
+        raise ConfigError(
+            f"The key file {path} is damaged.", hint="Restore it from a backup, or delete it for a new key."
+        )
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"The key file {path} can be read by others.", hint=f"Run: chmod 600 {path}")
     return secret

@@ -1,7 +1,10 @@
-"""`make demo`: three nodes on this machine, four prompts that go where they belong, one death, and an answer all the same.
+"""`make demo`: three nodes on this machine, four prompts that go where they belong, one death, and an answer all the
+same.
 
-Everything is real: three node processes, each with a model in a worker process, find each other, gossip signed rows over
-encrypted sockets and route by meaning. Each prompt is asked at a node that does *not* serve it, so every answer crosses a
+Everything is real: three node processes, each with a model in a worker process, find each other, gossip signed rows
+over
+encrypted sockets and route by meaning. Each prompt is asked at a node that does *not* serve it, so every answer
+crosses a
 socket. Ends by itself, within a minute; exit code 0 only if every step did what it says.
 """
 
@@ -31,13 +34,14 @@ NODES = {
     "laptop": """
 [[serve]]
 model = "atmo-nano"
+description = "General chat: greetings, small talk, small sums, short definitions, everyday questions."
+examples = ["Hello, who are you?", "Thank you!", "What is 2+2?", "Is ice colder than water?", "What is a token?"]
 """,
     "library": """
 [[serve]]
 model = "atmo-nano"
 name = "handbook"
-description = \"\"\"The Atmosphere handbook: answers questions about Atmosphere itself, its nodes, the mesh, gossip, routing, \\
-commands, invites and how to set it up.\"\"\"
+description = "Answers questions about Atmosphere itself: nodes, mesh, gossip, routing, commands, setting up."
 examples = [
   "How do I add a node to my Atmosphere mesh?",
   "What does atmo doctor do?",
@@ -143,7 +147,7 @@ def _ask(at: str, prompt: str) -> tuple[str, str]:
 
 def _why(decision: views.Json) -> str:
     chosen = decision["chosen"]
-    others = [passed for passed in (*decision["classes"][1:], *decision["passed"])]
+    others = [*decision["classes"][1:], *decision["passed"]]
     next_best = max(others, key=lambda other: float(other["relevance"]), default=None)
     against = f" against {next_best['relevance']:.2f} for {next_best['capability']}" if next_best else ""
     return (
@@ -175,12 +179,16 @@ def _summary(failures: list[str], seconds: float) -> int:
         f"{len(NODES)} nodes, {steps} of {steps} prompts answered by the right node, one death survived, "
         f"{seconds:.0f} seconds, no download, no network."
     )
-    console.print("Now yours:  [bold].venv/bin/atmo node start[/]  and  [bold].venv/bin/atmo ask 'What is Atmosphere?'[/]")
+    console.print(
+        "Now yours:  [bold].venv/bin/atmo node start[/]  and  [bold].venv/bin/atmo ask 'What is Atmosphere?'[/]"
+    )
     return 0
 
 
 def _atmo(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "atmo.cli.main", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "atmo.cli.main", *arguments], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise AtmoError(f"`atmo {' '.join(arguments[:4])}` failed: {done.stderr.strip() or done.stdout.strip()}")
     console.print(done.stdout.splitlines()[0] if done.stdout else "", markup=False)

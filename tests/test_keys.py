@@ -72,9 +72,7 @@ def test_a_stolen_membership_does_not_carry_the_thiefs_curve_key(root: Identity,
         check_credential(Credential(stolen, resigned), MeshId(root.public), NOW_S)
 
 
-@pytest.mark.parametrize(
-    ("later_s", "says"), [(YEAR_S + 1, "has expired"), (-CLOCK_TOLERANCE_S - 1, "not valid yet")]
-)
+@pytest.mark.parametrize(("later_s", "says"), [(YEAR_S + 1, "has expired"), (-CLOCK_TOLERANCE_S - 1, "not valid yet")])
 def test_dates_count(root: Identity, member: Identity, later_s: float, says: str) -> None:
     credential = issue_credential(root, member, CurveKeys.generate(), wall_s=NOW_S)
     with pytest.raises(RemoteProtocolError, match=says):
@@ -85,7 +83,9 @@ def test_garbage_in_a_credential_is_an_error_of_the_peer(root: Identity, member:
     good = issue_credential(root, member, CurveKeys.generate(), wall_s=NOW_S)
     for garbage in (b"", b"\xc1", os.urandom(40), msgspec.msgpack.encode([1, 2, 3]), good.membership.payload + b"\0"):
         with pytest.raises(RemoteProtocolError):
-            check_credential(Credential(Sealed(garbage, good.membership.signature), good.binding), MeshId(root.public), NOW_S)
+            check_credential(
+                Credential(Sealed(garbage, good.membership.signature), good.binding), MeshId(root.public), NOW_S
+            )
 
 
 def test_a_signature_fits_one_domain_one_payload_one_key(member: Identity) -> None:

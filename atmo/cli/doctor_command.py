@@ -89,7 +89,9 @@ def _runtime(config: Config) -> Finding:
     if path.exists():
         stat = path.stat()
         if stat.st_uid != os.getuid():
-            return Finding("bad", f"The runtime folder {path} belongs to another user.", "Set ATMO_RUNTIME to your own.")
+            return Finding(
+                "bad", f"The runtime folder {path} belongs to another user.", "Set ATMO_RUNTIME to your own."
+            )
         if stat.st_mode & 0o077:
             return Finding("bad", f"The runtime folder {path} is open to others.", f"Run: chmod 700 {path}")
     if len(os.fsencode(path)) > 80:
@@ -103,7 +105,9 @@ def _disk(home: Path) -> Finding:
         place = place.parent
     free = shutil.disk_usage(place).free
     state = "ok" if free > LITTLE_DISK_BYTES else "note"
-    return Finding(state, f"{free / 1e9:.0f} GB of disk are free.", "" if state == "ok" else "Larger models will not fit.")
+    return Finding(
+        state, f"{free / 1e9:.0f} GB of disk are free.", "" if state == "ok" else "Larger models will not fit."
+    )
 
 
 def _port(config: Config) -> Finding:
@@ -117,7 +121,9 @@ def _port(config: Config) -> Finding:
             if mine:
                 return Finding("ok", f"Port {port} is used by your own node.")
             state = "bad" if config.transport.port else "note"
-            return Finding(state, f"Port {port} on {config.transport.host}: {exc.strerror}.", "Choose another with --port.")
+            return Finding(
+                state, f"Port {port} on {config.transport.host}: {exc.strerror}.", "Choose another with --port."
+            )
     return Finding("ok", f"Port {port} is free.")
 
 

@@ -1,4 +1,5 @@
-"""The `atmo` command. Each command is thin: it reads flags, calls the node or the client, prints. Imports are late: `--help`
+"""The `atmo` command. Each command is thin: it reads flags, calls the node or the client, prints. Imports are late:
+`--help`
 must answer at once."""
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ ConfigFile = Annotated[str | None, typer.Option("--config", help="Configuration 
 Model = Annotated[str, typer.Option("--model", "-m", help="Only this model or capability id.")]
 Kind = Annotated[str, typer.Option("--type", help="Only capabilities of this type: chat, embedding, classification.")]
 Where = Annotated[
-    list[str] | None, typer.Option("--where", "-w", help="A constraint such as residency=eu, min_tps=20, local_only=true.")
+    list[str] | None,
+    typer.Option("--where", "-w", help="A constraint such as residency=eu, min_tps=20, local_only=true."),
 ]
 
 
@@ -129,7 +131,9 @@ def route(
     """Show where a prompt would go, and every term of the decision."""
     from atmo.cli import ask_commands
 
-    ask_commands.route(text or [], {"model": model, "type": kind, "constraints": _constraints(where)}, node, as_json=as_json)
+    ask_commands.route(
+        text or [], {"model": model, "type": kind, "constraints": _constraints(where)}, node, as_json=as_json
+    )
 
 
 @app.command()

@@ -39,7 +39,9 @@ def start(flags: Mapping[str, Any], config_file: str | None, *, foreground: bool
 def _start_in_background(config: Config, flags: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
     """Start a process of its own and wait for the line it writes when it is ready, or for its last words."""
     reader, writer = os.pipe()
-    handover = json.dumps({"flags": {k: v for k, v in flags.items() if v is not None}, "file": str(file) if file else None})
+    handover = json.dumps(
+        {"flags": {k: v for k, v in flags.items() if v is not None}, "file": str(file) if file else None}
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # the encoder is quick enough on one thread
     try:
         config.node_home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -60,7 +62,7 @@ def _start_in_background(config: Config, flags: Mapping[str, Any], file: Path | 
     with os.fdopen(reader, "rb") as pipe:
         line = _read_line(pipe, START_TIMEOUT_S)
     if not line:
-        code = process.poll()
+        code = _exit_code(process)
         raise AtmoError(
             "The node did not start." if code is None else f"The node ended at once (exit code {code}).",
             hint=f"See {config.log_file}.",
@@ -84,6 +86,14 @@ def _unusable(config: Config, exc: OSError) -> AtmoError:
 def _read_line(pipe: Any, timeout_s: float) -> bytes:
     ready, _, _ = select.select([pipe], [], [], timeout_s)
     return bytes(pipe.readline()) if ready else b""
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """Of a process that closed its pipe without a word; None if it lives on in silence."""
+    try:
+        return process.wait(timeout=1.0)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def stop(node: str, *, every: bool, as_json: bool) -> None:

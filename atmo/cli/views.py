@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from atmo.cli.output import console, table
+from atmo.cli.output import table
 
 Json = dict[str, Any]
 
@@ -50,7 +50,9 @@ def status(report: Json) -> RenderableType:
 
 def _served(entry: Json) -> Text:
     colour = _STATES.get(entry["state"], "white")
-    line = Text.from_markup(f"  [{colour}]{entry['state']:<7}[/] {escape(entry['id'])}  [dim]{escape(entry['model'])}[/]")
+    line = Text.from_markup(
+        f"  [{colour}]{entry['state']:<7}[/] {escape(entry['id'])}  [dim]{escape(entry['model'])}[/]"
+    )
     if entry.get("detail"):
         line.append(f"\n          {entry['detail']} {entry.get('hint', '')}".rstrip(), style="yellow")
     return line
@@ -73,7 +75,9 @@ def mesh(report: Json) -> RenderableType:
 
 
 def _node_cells(node: Json) -> tuple[Text, Text, Text, Text, Text]:
-    state, colour = ("this node", "cyan") if node["self"] else ("linked", "green") if node["linked"] else ("lost", "red")
+    state, colour = (
+        ("this node", "cyan") if node["self"] else ("linked", "green") if node["linked"] else ("lost", "red")
+    )
     rtt = f"{node['rtt_ms']:.1f} ms" if node["rtt_ms"] is not None else "-"
     labels = " ".join(f"{k}={v}" for k, v in node["labels"].items()) or "-"
     peer = Text(node["peer"][-8:], style="dim")

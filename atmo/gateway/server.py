@@ -34,6 +34,7 @@ class UnixServer:
         self._socket: socket.socket | None = None
 
     async def start(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old_mask = os.umask(0o177)
@@ -42,7 +43,7 @@ class UnixServer:
         finally:
             os.umask(old_mask)
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="gateway")
-        while not self._server.started and not self._task.done():
+        while not self._server.started and not self._task.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.002)
 
     async def stop(self) -> None:

@@ -6,10 +6,14 @@ A call is asked of one node at a time: attempt 0, then 1, and so on. Theory of o
         ^                   |                        |
         '---- retry --------'                        '--- link lost, Failed --> over, with an error
 
-Until the first part has arrived nothing has been shown to anyone, so a failure that is the node's own (unreachable, overloaded,
-engine gone, capability withdrawn) is answered by asking another node; a failure that is the request's own (the prompt does
-not fit, bad input) is final. Parts carry a sequence number: one out of order is the peer's error, parts of an earlier attempt
-are ignored. The requester grants credit as its reader consumes, so that a slow reader stops the writer and not the mesh.
+Until the first part has arrived nothing has been shown to anyone, so a failure that is the node's own (unreachable,
+overloaded,
+engine gone, capability withdrawn) is answered by asking another node; a failure that is the request's own (the prompt
+does
+not fit, bad input) is final. Parts carry a sequence number: one out of order is the peer's error, parts of an earlier
+attempt
+are ignored. The requester grants credit as its reader consumes, so that a slow reader stops the writer and not the
+mesh.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from atmo.errors import (
 )
 from atmo.ids import PeerId, short
 from atmo.mesh.capability import Load
-from atmo.mesh.messages import Ask, Cancel, Done, Failed, Grant, Message, Part, Sampling, Scores, Turn, Vectors
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Sampling, Scores, Turn, Vectors
 from atmo.mesh.service import Answer, Finished, Labels, Text, Vector
 
 # Parts in flight before the reader has consumed any. A guess: at 200 tokens/s a third of a second of silence.
@@ -53,7 +57,7 @@ class Transmit:
     """Send this message to that peer."""
 
     peer: PeerId
-    message: Message
+    message: AnyMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +126,7 @@ class Call:
         self.next_seq = self.used_parts = 0
         self.began_s = now_s
         self.tried.append(peer)
-        ask = Ask(
-            self.id, self.attempt, capability, self.turns, self.sampling, self.deadline_s - now_s, WINDOW_PARTS
-        )
+        ask = Ask(self.id, self.attempt, capability, self.turns, self.sampling, self.deadline_s - now_s, WINDOW_PARTS)
         return [Observe(peer, capability, "started"), Transmit(peer, ask)]
 
     def abandon(self, error: AtmoError) -> list[Effect]:
@@ -202,7 +204,9 @@ class Call:
             return [Observe(self.peer, self.capability, "cancelled"), *self._end(error)]
         effects: list[Effect] = [Observe(self.peer, self.capability, "failed")]
         if self.state is State.STREAMING:
-            broken = RequestError(f"The answer broke off after {self.next_seq} parts. {error.message}", hint="Ask again.")
+            broken = RequestError(
+                f"The answer broke off after {self.next_seq} parts. {error.message}", hint="Ask again."
+            )
             return [*effects, *self._end(broken)]
         if len(self.tried) >= MAX_ATTEMPTS:
             return [*effects, *self._end(error)]

@@ -7,11 +7,14 @@ node (load, labels, hardware) stands in other rows. Relevance is computed once p
 from __future__ import annotations
 
 import hashlib
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
+
+from atmo.mesh.limits import Big, Count, Ident, Labels, Name, Positive, Unit, Word
 
 EMBEDDING_DIM = 384
 MAX_VIEWS = 16
@@ -23,6 +26,9 @@ ClassKey = NewType("ClassKey", bytes)
 
 CHAT, EMBEDDING, CLASSIFICATION = "chat", "embedding", "classification"
 
+Paragraph = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
+View = Annotated[bytes, Meta(min_length=EMBEDDING_DIM, max_length=EMBEDDING_DIM)]
+
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One capability in words and numbers. Empty or zero means: does not apply or is not known.
@@ -32,22 +38,22 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tokens; energy: `A` (frugal) to `G`; labels: what the capability may be used for, as `key=value` pairs.
     """
 
-    id: str
-    type: str
-    description: str
-    examples: tuple[str, ...] = ()
-    model: str = ""
-    root: str = ""
-    version: str = ""
-    context: int = 0
-    modalities: tuple[str, ...] = ("text",)
-    quantisation: str = ""
-    parameters: int = 0
-    strength: float = 0.0
-    price: float = 0.0
-    energy: str = ""
-    languages: tuple[str, ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
+    id: Ident
+    type: Annotated[str, Meta(min_length=1, max_length=64)]
+    description: Paragraph
+    examples: Annotated[tuple[Paragraph, ...], Meta(max_length=MAX_EXAMPLES)] = ()
+    model: Name = ""
+    root: Word = ""
+    version: Word = ""
+    context: Big = 0
+    modalities: Annotated[tuple[Word, ...], Meta(max_length=8)] = ("text",)
+    quantisation: Word = ""
+    parameters: Big = 0
+    strength: Unit = 0.0
+    price: Positive = 0.0
+    energy: Word = ""
+    languages: Annotated[tuple[Word, ...], Meta(max_length=64)] = ()
+    labels: Labels = ()
 
 
 class Capability(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -58,8 +64,8 @@ class Capability(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     """
 
     descriptor: Descriptor
-    encoder: str
-    views: tuple[bytes, ...]
+    encoder: Name
+    views: Annotated[tuple[View, ...], Meta(min_length=1, max_length=MAX_VIEWS)]
 
     @property
     def class_key(self) -> ClassKey:
@@ -79,11 +85,11 @@ class Load(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     0 where nothing was observed yet. ready: False while the engine is loading or restarting.
     """
 
-    capability: str
-    in_flight: int
-    slots: int
-    queued: int
-    service_s: float
-    prompt_tps: float
-    decode_tps: float
+    capability: Ident
+    in_flight: Count
+    slots: Count
+    queued: Count
+    service_s: Positive
+    prompt_tps: Positive
+    decode_tps: Positive
     ready: bool

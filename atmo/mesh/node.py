@@ -1,6 +1,7 @@
 """The one place where the mesh meets the network: drives the pure core, table and calls with a transport and a clock.
 
-Nothing is decided here. Transport events go into the core, its effects are carried out, rows that changed go into the routing
+Nothing is decided here. Transport events go into the core, its effects are carried out, rows that changed go into the
+routing
 table, requests go to `Serving` (as server) and `Call` (as requester). A request to this node itself takes the same path
 without a socket.
 """
@@ -14,22 +15,27 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
+import numpy as np
 import structlog
 
 from atmo.clock import Clock, moment
-from atmo.errors import AtmoError, NoRoute, TransportError
+from atmo.errors import NoRoute, TransportError
 from atmo.ids import MeshId, Multiaddr, PeerId, short
 from atmo.keys import Identity, verify
 from atmo.mesh import calls, core, events
 from atmo.mesh.capability import Capability
 from atmo.mesh.codec import encode
+from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
-from atmo.mesh.messages import Ask, Cancel, Done, Failed, Grant, Message, Part, Sampling, Scores, Turn, Vectors
-from atmo.mesh.routing import Decision, Query, decide
-from atmo.mesh.rows import Gradient, Kind, NodeInfo, Row
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Sampling, Scores, Turn, Vectors
+from atmo.mesh.query import Query
+from atmo.mesh.routing import decide
+from atmo.mesh.rows import Gradient, Kind, NodeInfo
 from atmo.mesh.service import Answer, Service
 from atmo.mesh.serving import Serving
 from atmo.mesh.table import RoutingTable
+from atmo.mesh.verdict import Change
 from atmo.transport.base import DialFailed, Lane, LinkDown, LinkUp, Received, Transport, TransportEvent
 
 log = structlog.get_logger("atmo.mesh")
@@ -48,13 +54,14 @@ class Job:
 
     turns: tuple[Turn, ...]
     query: Query
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     timeout_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """The first reply, and again after each failed attempt: where the request goes. `because` is empty the first time."""
+    """The first reply, and again after each failed attempt: where the request goes. `because` is empty the first
+    time."""
 
     request_id: bytes
     decision: Decision
@@ -92,10 +99,11 @@ class MeshNode:
         self.table = RoutingTable()
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit)
+        self.problems: dict[str, str] = {}
         self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
         self.decisions: OrderedDict[bytes, Decision] = OrderedDict()
         self._clock = clock
-        self._rng = rng
+        self._rng = np.random.default_rng(rng.getrandbits(64))
         self._on_generation = on_generation
         self._core = core.Core(
             peer=self.peer,
@@ -150,12 +158,15 @@ class MeshNode:
 
     def route(self, query: Query) -> Decision:
         """Where a request would go now. Raises NoRoute."""
-        return decide(self.table, self.field, query, self._clock.now(), self._rng)
+        began_s = self._clock.now()
+        decision = decide(self.table, self.field, query, began_s, self._rng)
+        return msgspec.structs.replace(decision, elapsed_s=self._clock.now() - began_s)
 
     async def ask(self, job: Job) -> AsyncGenerator[Routed | Answer, None]:
         """Send a request and stream what comes back: `Routed`, pieces, and `Finished` at the end.
 
-        Raises NoRoute, RequestError and its children, or what the engine raised. Closing the generator cancels the work.
+        Raises NoRoute, RequestError and its children, or what the engine raised. Closing the generator cancels the
+        work.
         """
         now_s = self._clock.now()
         call = calls.Call(os.urandom(16), job.turns, job.sampling, now_s + job.timeout_s)
@@ -250,6 +261,15 @@ class MeshNode:
             self.transport.hang_up(effect.peer, effect.reason)
         elif isinstance(effect, events.OwnRowSeen):
             self._on_generation(effect.generation)
+            if effect.times > 1:
+                self._complain("copied", "Another node uses this node's key. Give the copy a home of its own.")
+        elif isinstance(effect, events.ClockOff):
+            off = f"{abs(effect.off_s):.0f} s {'ahead' if effect.off_s > 0 else 'behind'}"
+            self._complain(
+                "clock", f"The clock of {short(effect.origin)} is {off} of this one's. Set one of them right."
+            )
+        elif isinstance(effect, events.Equivocated):
+            self.note("equivocated", short(effect.origin))
 
     def _send_frame(self, peer: PeerId, frame: bytes) -> None:
         try:
@@ -259,24 +279,24 @@ class MeshNode:
 
     # From rows into the routing table
 
-    def _apply(self, change: events.Change) -> None:
-        row: Row | None = change.row
+    def _apply(self, change: Change) -> None:
         origin, kind, key = change.id
+        body = change.row.body if change.row is not None else None
         if kind is Kind.NODE:
-            if row is None or row.body is None:
+            if body is None:
                 self.table.drop_node(origin)
                 self.note("left", short(origin))
-            elif isinstance(row.body, NodeInfo):
-                self.table.put_node(origin, row.body)
+            elif isinstance(body, NodeInfo):
+                self.table.put_node(origin, body)
                 if origin != self.peer and origin not in self.transport.linked():
                     self.table.mark_lost(origin)
         elif kind is Kind.CAPABILITY:
-            if row is None or row.body is None:
+            if body is None:
                 self.table.drop_capability(origin, key)
-            elif isinstance(row.body, Capability):
-                self.table.put_capability(origin, row.body)
-        elif row is not None and isinstance(row.body, Gradient):
-            self.table.put_gradient(origin, row.body, self._clock.now())
+            elif isinstance(body, Capability):
+                self.table.put_capability(origin, body)
+        elif isinstance(body, Gradient):
+            self.table.put_gradient(origin, body, self._clock.now())
 
     def _tell_load(self) -> None:
         self._load_timer = None
@@ -286,7 +306,7 @@ class MeshNode:
 
     # Requests
 
-    def _transmit(self, peer: PeerId, message: Message) -> None:
+    def _transmit(self, peer: PeerId, message: AnyMessage) -> None:
         """To a peer over its link, to this node itself by the loop. Of a peer that is gone, LinkDown tells the rest."""
         if peer == self.peer:
             asyncio.get_running_loop().call_soon(self._on_message, peer, message)
@@ -302,7 +322,7 @@ class MeshNode:
         if opened is not None:
             self._carry_out(opened, opened.call.peer_lost(peer, why))
 
-    def _on_message(self, peer: PeerId, message: Message) -> None:
+    def _on_message(self, peer: PeerId, message: AnyMessage) -> None:
         if isinstance(message, Part | Vectors | Scores | Done | Failed):
             opened = self._open.get(message.id)
             if opened is not None:
@@ -339,7 +359,7 @@ class MeshNode:
         try:
             decision = self.route(query)
         except NoRoute as no_other:
-            last = AtmoError(wanted.because.message) if not isinstance(wanted.because, AtmoError) else wanted.because
+            last = wanted.because
             last.hint = f"{last.hint} No other node can take it: {no_other.message}".strip()
             self._carry_out(opened, opened.call.abandon(last))
         else:
@@ -352,12 +372,10 @@ class MeshNode:
 
     def _learn(self, seen: calls.Observe) -> None:
         now_s = self._clock.now()
-        if seen.load is not None:
-            self.field.on_feedback(seen.peer, seen.load, now_s)
         if seen.what == "started":
-            self.field.observe_start(seen.peer, seen.capability)
+            self.field.observe_start(seen.peer, seen.capability, now_s)
         elif seen.what == "first_part":
-            self.field.observe_first_token(seen.peer, seen.capability, seen.elapsed_s, now_s)
+            self.field.observe_first_token(seen.peer, seen.capability, seen.elapsed_s, now_s, seen.prompt_tokens)
         elif seen.what == "finished":
             self.field.observe_finish(
                 seen.peer, seen.capability, seen.elapsed_s, seen.prompt_tokens, seen.output_tokens, now_s
@@ -366,6 +384,13 @@ class MeshNode:
             self.field.observe_failure(seen.peer, seen.capability, now_s)
         else:
             self.field.observe_cancel(seen.peer, seen.capability)
+        if seen.load is not None:
+            self.field.on_feedback(seen.peer, seen.load, now_s)
+
+    def _complain(self, about: str, problem: str) -> None:
+        if self.problems.get(about) != problem:
+            log.warning(problem)
+        self.problems[about] = problem
 
     def note(self, what: str, about: str) -> None:
         """Remember an event for those who watch, and log it."""

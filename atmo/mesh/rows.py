@@ -9,13 +9,28 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
-from atmo.errors import RemoteProtocolError
+from atmo.errors import LocalProtocolError, RemoteProtocolError
 from atmo.ids import MeshId, PeerId
 from atmo.mesh.capability import Capability, Load
+from atmo.mesh.limits import (
+    MAX_ROW_BYTES,
+    Address,
+    Big,
+    Count,
+    Key32,
+    Labels,
+    Name,
+    Order,
+    Positive,
+    Signature,
+    Ttl,
+    Word,
+)
 
 ROW_DOMAIN = b"atmo/row/1"
 
@@ -34,22 +49,22 @@ class Kind(enum.IntEnum):
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of a NODE row. labels: such as `residency=eu`; memory in bytes; gpus: names."""
 
-    name: str
-    addresses: tuple[str, ...]
-    mode: str
-    software: str
-    labels: tuple[tuple[str, str], ...] = ()
-    cpu: str = ""
-    cores: int = 0
-    memory_bytes: int = 0
-    gpus: tuple[str, ...] = ()
-    gpu_memory_bytes: int = 0
+    name: Name
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=16)]
+    mode: Word
+    software: Name
+    labels: Labels = ()
+    cpu: Name = ""
+    cores: Count = 0
+    memory_bytes: Big = 0
+    gpus: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    gpu_memory_bytes: Big = 0
 
 
 class Gradient(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The body of a GRADIENT row: the load of each capability of the origin."""
 
-    loads: tuple[Load, ...]
+    loads: Annotated[tuple[Load, ...], Meta(max_length=256)]
 
 
 Body = NodeInfo | Capability | Gradient
@@ -65,25 +80,26 @@ class RowId(NamedTuple):
 class RowPayload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The signed bytes, decoded one level. body is None (MessagePack nil) in a withdrawal: the row is gone for good.
 
-    issued_s: the origin's clock, seconds since 1970; ttl_s: how long the row may live without being renewed.
+    issued_s: the origin's clock, seconds since 1970; ttl_s: how long the row may live without being renewed. kind is a
+    plain number here: a kind that this node does not know yet is nobody's fault.
     """
 
-    mesh: bytes
-    origin: bytes
-    kind: Kind
-    key: str
-    generation: int
-    version: int
-    issued_s: float
-    ttl_s: float
+    mesh: Key32
+    origin: Key32
+    kind: Annotated[int, Meta(ge=0, le=255)]
+    key: Name
+    generation: Order
+    version: Order
+    issued_s: Positive
+    ttl_s: Ttl
     body: msgspec.Raw
 
 
 class SignedRow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What travels: the exact payload bytes and the origin's Ed25519 signature over them."""
 
-    payload: bytes
-    signature: bytes
+    payload: Annotated[bytes, Meta(max_length=MAX_ROW_BYTES)]
+    signature: Signature
 
 
 class Row(NamedTuple):
@@ -105,30 +121,74 @@ class Row(NamedTuple):
 def seal(
     row_id: RowId, body: Body | None, *, mesh: MeshId, order: tuple[int, int], issued_s: float, ttl_s: float, sign: Sign
 ) -> Row:
-    """Write and sign a row."""
+    """Write and sign a row. Raises LocalProtocolError for one that its receivers would refuse."""
     raw = msgspec.Raw(msgspec.msgpack.encode(body))
-    payload = msgspec.msgpack.encode(RowPayload(mesh, row_id.origin, row_id.kind, row_id.key, *order, issued_s, ttl_s, raw))
-    return Row(row_id, *order, issued_s, ttl_s, body, SignedRow(payload, sign(ROW_DOMAIN, payload)))
+    header = RowPayload(mesh, row_id.origin, row_id.kind, row_id.key, *order, issued_s, ttl_s, raw)
+    payload = msgspec.msgpack.encode(header)
+    signed = SignedRow(payload, sign(ROW_DOMAIN, payload))
+    try:
+        decode_body(row_id.kind, peek(signed).body)
+    except RemoteProtocolError as exc:
+        raise LocalProtocolError(f"The row {row_id.kind.name} {row_id.key!r} cannot be sent. {exc.message}") from exc
+    return Row(row_id, *order, issued_s, ttl_s, body, signed)
 
 
 def peek(signed: SignedRow) -> RowPayload:
     """Decode the header only, without trusting it. Raises RemoteProtocolError."""
+    if len(signed.payload) > MAX_ROW_BYTES:
+        raise RemoteProtocolError(f"A row has {len(signed.payload):,} bytes, {MAX_ROW_BYTES:,} are allowed.")
     try:
         return _PAYLOAD.decode(signed.payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise RemoteProtocolError(f"A row does not decode: {exc}.") from exc
+    except _NOT_DECODABLE as exc:
+        raise RemoteProtocolError(f"A row does not decode: {reason(exc)}.") from exc
 
 
-def unseal(signed: SignedRow, payload: RowPayload, verify: Verify) -> Row:
-    """Check the signature, then the body. Raises RemoteProtocolError."""
-    if not verify(payload.origin, ROW_DOMAIN, signed.payload, signed.signature):
-        raise RemoteProtocolError("A row's signature is not its origin's.")
-    try:
-        body = msgspec.msgpack.decode(payload.body, type=BODY_TYPES[payload.kind] | None)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise RemoteProtocolError(f"A row's body does not decode: {exc}.") from exc
-    row_id = RowId(PeerId(payload.origin), payload.kind, payload.key)
+def genuine(signed: SignedRow, payload: RowPayload, verify: Verify) -> bool:
+    """True if the origin signed exactly these bytes."""
+    return verify(payload.origin, ROW_DOMAIN, signed.payload, signed.signature)
+
+
+def read(signed: SignedRow, payload: RowPayload) -> Row:
+    """Understand a row whose signature was checked. Raises RemoteProtocolError, and ValueError for an unknown kind."""
+    kind = Kind(payload.kind)
+    row_id = RowId(PeerId(payload.origin), kind, payload.key)
+    body = decode_body(kind, payload.body)
     return Row(row_id, payload.generation, payload.version, payload.issued_s, payload.ttl_s, body, signed)
 
 
+def decode_body(kind: Kind, raw: msgspec.Raw) -> Body | None:
+    """None for a withdrawal. Raises RemoteProtocolError."""
+    try:
+        body = _BODIES[kind].decode(raw)
+        if isinstance(body, NodeInfo):
+            _refuse_duplicate_keys(raw)
+        elif isinstance(body, Capability):
+            _refuse_duplicate_keys(_PARTS.decode(raw)[0])
+    except _NOT_DECODABLE as exc:
+        raise RemoteProtocolError(f"A row's body does not decode: {reason(exc)}.") from exc
+    return body
+
+
+def reason(exc: Exception) -> str:
+    """What a decoder found wrong, in one line. It may quote a peer's words: nothing unprintable, nothing long."""
+    text = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+
+
+def _refuse_duplicate_keys(raw: msgspec.Raw) -> None:
+    """A map that names a key twice means one thing to one reader and another to the next; msgspec takes the last."""
+    data = memoryview(raw)
+    head = data[0]
+    claimed = head & 0x0F if head >> 4 == 0x8 else int.from_bytes(data[1:3] if head == 0xDE else data[1:5], "big")
+    if claimed != len(_KEYS.decode(raw)):
+        raise msgspec.ValidationError("A key stands twice in one map")
+
+
+# UnicodeDecodeError and RecursionError are not msgspec's, but come out of its decoders.
+_NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PAYLOAD = msgspec.msgpack.Decoder(RowPayload)
+_BODIES: dict[Kind, msgspec.msgpack.Decoder[Body | None]] = {
+    kind: msgspec.msgpack.Decoder(body | None) for kind, body in BODY_TYPES.items()
+}
+_KEYS = msgspec.msgpack.Decoder(Annotated[dict[Word, msgspec.Raw], Meta(max_length=64)])
+_PARTS = msgspec.msgpack.Decoder(tuple[msgspec.Raw, ...])

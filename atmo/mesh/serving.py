@@ -10,14 +10,14 @@ import structlog
 
 from atmo.errors import AtmoError, ModelNotFound, RequestTimeout, UsageError
 from atmo.ids import PeerId, short
-from atmo.mesh.messages import Ask, Cancel, Done, Failed, Grant, Message, Part, Scores, Vectors
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
 from atmo.mesh.service import Answer, Finished, Labels, Question, Service, Text, Vector
 
 log = structlog.get_logger("atmo.serving")
 
 Ticket = tuple[PeerId, bytes, int]
 """Who asks, the request's id, the attempt."""
-Send = Callable[[PeerId, Message], None]
+Send = Callable[[PeerId, AnyMessage], None]
 
 
 class Credit:
@@ -39,7 +39,8 @@ class Credit:
 
 
 class Serving:
-    """All requests this node is answering. `send` must not raise for a peer that is gone: the work is cancelled anyway."""
+    """All requests this node is answering. `send` must not raise for a peer that is gone: the work is cancelled
+    anyway."""
 
     def __init__(self, own: PeerId, send: Send) -> None:
         self._own = own

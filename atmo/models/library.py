@@ -1,4 +1,5 @@
-"""Models on this machine: those that come with Atmosphere, those in `$ATMO_HOME/models`, and any GGUF file by its path."""
+"""Models on this machine: those that come with Atmosphere, those in `$ATMO_HOME/models`, and any GGUF file by its
+path."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from atmo.models.gguf import GgufInfo, read_gguf
 class LocalModel:
     """A model that can be loaded here. kind: `gguf`, `encoder` or `classifier`; type: what it does, as in capabilities.
 
-    size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told, unless the
+    size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told,
+    unless the
     configuration says it better.
     """
 
@@ -65,9 +67,7 @@ def embedded_models() -> list[LocalModel]:
     assets = Path(str(files("atmo"))) / "assets"
     nano, encoder, tone = assets / "nano" / "atmo-nano.gguf", assets / "encoder", assets / "tone"
     return [
-        LocalModel(
-            "atmo-nano", "gguf", "chat", nano, _size(nano), _NANO, _NANO_EXAMPLES, 0.05, "1", True, _info(nano)
-        ),
+        LocalModel("atmo-nano", "gguf", "chat", nano, _size(nano), _NANO, _NANO_EXAMPLES, 0.05, "1", True, _info(nano)),
         LocalModel(
             "atmo-encoder", "encoder", "embedding", encoder, _size(encoder), _ENCODER, _ENCODER_EXAMPLES, 0.4, "1", True
         ),
@@ -93,7 +93,11 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
     for model in embedded_models():
         if model.name == name_or_path:
             return model
-    for path in (Path(name_or_path).expanduser(), home / "models" / name_or_path, home / "models" / f"{name_or_path}.gguf"):
+    for path in (
+        Path(name_or_path).expanduser(),
+        home / "models" / name_or_path,
+        home / "models" / f"{name_or_path}.gguf",
+    ):
         if path.is_file():
             return _from_file(path)
     if "/" in name_or_path or name_or_path.endswith(".gguf"):

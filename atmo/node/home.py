@@ -1,4 +1,5 @@
-"""What a node keeps on disk: keys, generation, lock. All of it in `$ATMO_HOME/nodes/<name>`, readable by the user alone."""
+"""What a node keeps on disk: keys, generation, lock. All of it in `$ATMO_HOME/nodes/<name>`, readable by the user
+alone."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Home:
 def open_home(config: Config, clock: Clock) -> Home:
     """Make or load everything the node needs to be itself. Raises ConfigError.
 
-    The mesh's root key is the user's own: every node of this user on this machine finds it in the same place, which is why
+    The mesh's root key is the user's own: every node of this user on this machine finds it in the same place, which
+    is why
     they need no invitation.
     """
     folder = config.node_home
@@ -97,6 +99,8 @@ def _next_generation(file: Path) -> int:
     except FileNotFoundError:
         last = 0
     except ValueError:
-        raise ConfigError(f"The file {file} is damaged.", hint="Delete it: the node then finds its generation anew.") from None
+        raise ConfigError(
+            f"The file {file} is damaged.", hint="Delete it: the node then finds its generation anew."
+        ) from None
     remember_generation(file.parent, last + 1)
     return last + 1

@@ -13,7 +13,9 @@ from atmo.config import LogSection
 def set_up_logs(section: LogSection) -> None:
     level = getattr(logging, section.level.upper())
     renderer = (
-        structlog.processors.JSONRenderer() if section.json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if section.json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[

@@ -1,10 +1,10 @@
 """`Node`: start it, ask it, stop it.
 
-    node = Node(Config...)
-    await node.start()          # sockets bound, engines loading, discovery running
-    await node.settled()        # every engine is ready or has failed
-    async for event in node.ask(...): ...
-    await node.stop()
+node = Node(Config...)
+await node.start()          # sockets bound, engines loading, discovery running
+await node.settled()        # every engine is ready or has failed
+async for event in node.ask(...): ...
+await node.stop()
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ Json = dict[str, Any]
 
 
 class Node:
-    """A whole node. Raises ConfigError, ModelNotFound, ModelInvalid or PortInUse from `start`; the rest is in `status`."""
+    """A whole node. Raises ConfigError, ModelNotFound, ModelInvalid or PortInUse from `start`; the rest is in
+    `status`."""
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self.config = config
@@ -74,9 +75,11 @@ class Node:
         wanted = offers(self.config)
         self._home = open_home(self.config, self.clock)
         for offer in wanted:  # engines load while the rest starts
-            self.services[offer.descriptor.id] = EngineService(offer, self.config.inference.queue, self.clock, self._on_engine)
+            self.services[offer.descriptor.id] = EngineService(
+                offer, self.config.inference.queue, self.clock, self._on_engine
+            )
         for service in self.services.values():
-            service.start()
+            await service.start()
         await self._start_mesh(self._home)
         await self._meaning.load()
         self._offer_ready_services()
@@ -168,9 +171,7 @@ class Node:
         if request.system:
             turns.insert(0, Turn("system", request.system))
         turns.append(Turn("user", request.text))
-        sampling = Sampling(
-            request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop)
-        )
+        sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
         return Job(tuple(turns), self._query(request, request.text), sampling, request.timeout_s)
 
     def _query(self, request: RouteRequest, text: str) -> Query:

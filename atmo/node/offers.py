@@ -26,7 +26,9 @@ def offers(config: Config) -> list[Offer]:
     seen: set[str] = set()
     for offer in made:
         if offer.descriptor.id in seen:
-            raise ConfigError(f"{offer.descriptor.id} is served twice.", hint="Give one of them another name in [[serve]].")
+            raise ConfigError(
+                f"{offer.descriptor.id} is served twice.", hint="Give one of them another name in [[serve]]."
+            )
         seen.add(offer.descriptor.id)
     return made
 

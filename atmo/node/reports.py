@@ -1,4 +1,5 @@
-"""The node as JSON: what the API, the command line and the live view show. Times end in `_s` or `_ms`, sizes in `_bytes`."""
+"""The node as JSON: what the API, the command line and the live view show. Times end in `_s` or `_ms`, sizes in
+`_bytes`."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def mesh(node: Node) -> Json:
     linked = mesh_node.transport.linked()
     nodes = [
         _node(mesh_node, row.id.origin, row.body, linked)
-        for row in mesh_node.core.rows.rows(Kind.NODE)
+        for row in mesh_node.core.store.rows(Kind.NODE)
         if isinstance(row.body, NodeInfo)
     ]
     return {
@@ -67,7 +68,7 @@ def mesh(node: Node) -> Json:
 
 
 def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[PeerId]) -> Json:
-    rows = mesh_node.core.rows
+    rows = mesh_node.core.store
     row = rows.get(RowId(peer, Kind.GRADIENT, ""))
     gradient = row.body if row is not None else None
     loads = {load.capability: load for load in gradient.loads} if isinstance(gradient, Gradient) else {}
@@ -156,5 +157,3 @@ def done(node: Node, routed: Routed, finished: Finished, first_s: float, total_s
 def vector(raw: bytes) -> list[float]:
     """float32 little-endian bytes -> numbers with the seven digits they carry."""
     return [round(float(value), 7) for value in np.frombuffer(raw, dtype="<f4")]
-
-

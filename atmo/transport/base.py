@@ -7,7 +7,8 @@ The promises every implementation keeps (tests/transport/test_conformance.py):
 
 1. No frame is delivered before `LinkUp` of its sender, none after `LinkDown`.
 2. The sender of a frame is authenticated: it holds the curve key that a member of this mesh certified.
-3. On `Lane.CONTROL` and `Lane.BULK` frames arrive in order, each once, or the link goes down: nothing is dropped in silence.
+3. On `Lane.CONTROL` and `Lane.BULK` frames arrive in order, each once, or the link goes down: nothing is dropped in
+   silence.
    Frames that were accepted but not yet delivered when a link goes down are lost, and `LinkDown` is how one knows.
 4. `Lane.GOSSIP` may lose frames: whoever publishes repeats what matters.
 5. Nothing here blocks the event loop. A peer that does not read costs bounded memory, then its link.
@@ -34,8 +35,8 @@ class Lane(enum.IntEnum):
     BULK = 2
 
 
-# A request with its attachments is cut into frames by the layer above; a batch of rows is far smaller. Bulk is one 1 MiB
-# chunk and its header.
+# A request with its attachments is cut into frames by the layer above; a batch of rows is far smaller. Bulk is one 1
+# MiB chunk and its header.
 MAX_FRAME_BYTES = {Lane.CONTROL: 1 << 20, Lane.GOSSIP: 256 << 10, Lane.BULK: (1 << 20) + 4096}
 # What a link may hold that the peer has not read, before the link is given up. A guess: 16 full control frames.
 MAX_BACKLOG_BYTES = 16 << 20
@@ -94,8 +95,8 @@ class Transport(Protocol):
         """Bind and begin to deliver events. Raises PortInUse."""
 
     def dial(self, address: Multiaddr) -> None:
-        """Ask for a link. The outcome is an event: `LinkUp` or `DialFailed`. A second dial to a linked or dialled peer is
-        no error and does nothing. With `address.peer` set, only that peer is accepted there."""
+        """Ask for a link. The outcome is an event: `LinkUp` or `DialFailed`. A second dial to a linked or dialled peer
+        is no error and does nothing. With `address.peer` set, only that peer is accepted there."""
 
     def send(self, peer: PeerId, frame: bytes) -> None:
         """Queue a frame on `Lane.CONTROL`. Raises PeerUnreachable without a link, FrameTooLarge above the limit."""
@@ -117,6 +118,9 @@ class Transport(Protocol):
 
     def linked(self) -> frozenset[PeerId]:
         """Peers with a link now."""
+
+    def rtt_s(self, peer: PeerId) -> float | None:
+        """Smoothed round-trip time to a linked peer; None without a link or before the first measurement."""
 
     async def close(self) -> None:
         """End all links and free every socket and thread. May be called twice."""

@@ -1,0 +1,26 @@
+"""What both llama.cpp engines do alike with a chat before and after the model."""
+
+from __future__ import annotations
+
+from atmo.errors import ContextOverflow, UsageError
+from atmo.inference.engine import ChatJob, ChatTurn
+
+
+def turns_of(job: ChatJob, system_prompt: str) -> list[dict[str, str]]:
+    """The conversation as chat templates take it, the served model's own system prompt first when there is no other.
+
+    Raises UsageError when there is nothing to answer.
+    """
+    turns = job.turns
+    if not any(turn.content.strip() for turn in turns):
+        raise UsageError("The prompt is empty.", hint="Say something.")
+    if system_prompt and turns[0].role != "system":
+        turns = (ChatTurn("system", system_prompt), *turns)
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def overflow(model: str, prompt_tokens: int, context: int) -> ContextOverflow:
+    return ContextOverflow(
+        f"The prompt has {prompt_tokens} tokens, and {model} takes {context} with its answer.",
+        hint="Shorten the prompt, or serve the model with a larger context.",
+    )

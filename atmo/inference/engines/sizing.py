@@ -1,0 +1,60 @@
+"""How many threads and how much context a GGUF model gets when the configuration leaves it open."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from atmo.inference.engine import ModelSpec
+from atmo.models.gguf import GgufInfo
+
+# Below this a token's work is over before a second thread has woken up, and llama.cpp's threads spin while they wait for
+# each other. Measured on two busy cores with 0.6M parameters: 7,680 tokens/s with one thread, 5 with two.
+_ONE_THREAD_PARAMETERS = 50_000_000
+_LEAST_CONTEXT = 2048  # a guess: less is no use for chat
+_KV_SHARE = 0.25  # of the machine's memory, for keys and values of a model whose context was left open; a guess
+_UNKNOWN_CONTEXT = 4096  # a guess, for files that do not name theirs
+_BATCH = 512  # tokens read between two looks at cancellations; llama.cpp's own ubatch
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """threads: of llama.cpp; context: tokens for one request; slots: requests at once; batch: tokens in one step."""
+
+    threads: int
+    context: int
+    slots: int
+    batch: int
+
+
+def size(spec: ModelSpec, info: GgufInfo) -> Sizing:
+    threads = spec.threads or (1 if info.parameters < _ONE_THREAD_PARAMETERS else _cores())
+    slots = max(1, spec.slots)
+    return Sizing(threads, _context(spec, info, slots), slots, spec.batch or _BATCH)
+
+
+def _context(spec: ModelSpec, info: GgufInfo, slots: int) -> int:
+    """What was asked for, at most what the model was trained for; the model's own, halved until the slots' memory fits."""
+    trained = info.context or _UNKNOWN_CONTEXT
+    if spec.context:
+        return min(spec.context, trained)
+    room_bytes = _KV_SHARE * _memory_bytes()
+    context = trained
+    while context > _LEAST_CONTEXT and context * slots * info.kv_bytes_per_token > room_bytes:
+        context //= 2
+    return context
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_bytes() -> int:
+    """Of this machine, or of the control group (a container's limit) when that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total

@@ -1,0 +1,164 @@
+"""What the core is told and what it wants done. Neither knows how: events and effects are plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atmo.ids import Multiaddr, PeerId
+from atmo.mesh.messages import AnyMessage
+from atmo.mesh.rows import Body, Kind
+from atmo.mesh.verdict import Change, Equivocation
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A peer is linked. `address` is where it can be dialled, None if nobody knows."""
+
+    peer: PeerId
+    address: Multiaddr | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """Nothing came of `Dial(address)`."""
+
+    address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReceived:
+    """gossip: True if it came on the gossip lane, False for the control lane."""
+
+    peer: PeerId
+    gossip: bool
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Say this of the own node. `key` tells several rows of one kind apart: a capability's id, or empty."""
+
+    kind: Kind
+    key: str
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    kind: Kind
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """Somebody may be there: a seed, an announcement on the LAN, a remembered address."""
+
+    address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The time that `next_wakeup` named has come, or any other time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The node is about to leave: withdraw all it said."""
+
+
+Event = LinkUp | LinkDown | DialFailed | FrameReceived | Publish | Withdraw | Discovered | Tick | Stop
+
+# Effects
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A frame for one peer, on the control lane."""
+
+    peer: PeerId
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A frame for all linked peers, on the gossip lane."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Try to link. Told of the outcome by `LinkUp` or `DialFailed`."""
+
+    address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class RowsChanged:
+    """The table changed, in this order."""
+
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """A message that is none of the core's business."""
+
+    peer: PeerId
+    message: AnyMessage
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The link to a peer is gone. Its rows stay until they expire, but nothing should be routed there."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehaved:
+    """The peer broke the protocol too often: hang up. It will not be dialled for a while."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRowSeen:
+    """A row in this node's name that it did not write: its state was lost, or its key was copied.
+
+    generation: the new one that this node took to be believed again, worth keeping for the next start. times: how
+    often this happened since the start; more than once means that a second node with this key is alive.
+    """
+
+    generation: int
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Equivocated:
+    """An origin signed two different rows under one version."""
+
+    origin: PeerId
+    proof: Equivocation
+
+
+@dataclass(frozen=True, slots=True)
+class ClockOff:
+    """A peer's rows cannot be used because its clock and this node's differ too much. off_s: its clock minus ours."""
+
+    origin: PeerId
+    off_s: float
+
+
+Effect = Send | Broadcast | Dial | RowsChanged | Deliver | PeerLost | Misbehaved | OwnRowSeen | Equivocated | ClockOff
+
+__all__ = [name for name in dict(globals()) if name[:1].isupper()]

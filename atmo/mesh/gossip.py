@@ -1,0 +1,106 @@
+"""How rows travel: batched into frames, and passed on where the mesh is not fully linked.
+
+Theory of operation. Where everyone is linked to everyone a row reaches all in one hop, from its origin; passing it on
+would be n^2 waste. So a node passes on what is new to it only while it knows of a node that it could not link to
+(`Relay`). A row that is not new is never passed on, which ends the flood. The gossip lane may lose frames and a node
+may not know that two others are strangers to each other; for both there is repair: each node compares summaries with a
+random neighbour every few seconds (core.py), and rows are renewed.
+
+An overlay with an active view replaces `Relay`; what is passed on to whom is decided there and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from atmo.ids import PeerId
+from atmo.mesh.codec import encode
+from atmo.mesh.limits import MAX_ROWS_FRAME_BYTES, MAX_ROWS_PER_FRAME
+from atmo.mesh.messages import Rows
+from atmo.mesh.rows import Row, RowId, SignedRow
+
+# MessagePack headers: of a row (two elements, two byte strings) and of a frame (version, message, tag, array).
+_ROW_OVERHEAD_BYTES = 1 + 5 + 5
+_FRAME_OVERHEAD_BYTES = 1 + 1 + 1 + 5
+
+
+def pack(rows: Iterable[SignedRow]) -> Iterator[bytes]:
+    """Frames with these rows, in their order, none above the limits."""
+    batch: list[SignedRow] = []
+    size = _FRAME_OVERHEAD_BYTES
+    for row in rows:
+        more = len(row.payload) + len(row.signature) + _ROW_OVERHEAD_BYTES
+        if batch and (size + more > MAX_ROWS_FRAME_BYTES or len(batch) == MAX_ROWS_PER_FRAME):
+            yield encode(Rows(tuple(batch)))
+            batch, size = [], _FRAME_OVERHEAD_BYTES
+        batch.append(row)
+        size += more
+    if batch:
+        yield encode(Rows(tuple(batch)))
+
+
+class Outbox:
+    """Rows that wait for the next batch. A lone change does not wait; of several changes of a row the last is sent."""
+
+    def __init__(self, batch_s: float) -> None:
+        self._batch_s = batch_s
+        self._waiting: dict[RowId, Row] = {}
+        self._flushed_s = float("-inf")
+
+    def add(self, row: Row) -> None:
+        waiting = self._waiting.get(row.id)
+        if waiting is None or waiting.order <= row.order:
+            self._waiting[row.id] = row
+
+    def due_s(self) -> float | None:
+        """Monotonic time of the next flush, None with nothing to send."""
+        return self._flushed_s + self._batch_s if self._waiting else None
+
+    def flush(self, now_s: float) -> list[bytes]:
+        """The frames to send now: none before it is due."""
+        due_s = self.due_s()
+        if due_s is None or due_s > now_s:
+            return []
+        frames = list(pack(row.signed for row in self._waiting.values()))
+        self._waiting.clear()
+        self._flushed_s = now_s
+        return frames
+
+    def drain(self, now_s: float) -> list[bytes]:
+        """Everything, due or not: the node is leaving."""
+        self._flushed_s = float("-inf")
+        return self.flush(now_s)
+
+
+class Relay:
+    """Decides whether a row that is new here is passed on."""
+
+    def __init__(self, settle_s: float) -> None:
+        self._settle_s = settle_s
+        # Known nodes without a link and since when, oldest first. Nodes whose link was lost are not in it: they are
+        # probably gone, and what they said last has reached everyone else as well.
+        self._strangers: dict[PeerId, float] = {}
+        self._lost: set[PeerId] = set()
+
+    def node_known(self, peer: PeerId, linked: bool, now_s: float) -> None:
+        if not linked and peer not in self._lost:
+            self._strangers.setdefault(peer, now_s)
+
+    def node_gone(self, peer: PeerId) -> None:
+        self._strangers.pop(peer, None)
+        self._lost.discard(peer)
+
+    def link_up(self, peer: PeerId) -> None:
+        self.node_gone(peer)
+
+    def link_down(self, peer: PeerId) -> None:
+        self._lost.add(peer)
+
+    def passes_on(self, row: Row, now_s: float) -> bool:
+        """True if somebody may not have heard this new row from its origin."""
+        return self.cut_off(now_s)
+
+    def cut_off(self, now_s: float) -> bool:
+        """True if there is a node that cannot be reached from here."""
+        oldest_s = next(iter(self._strangers.values()), None)
+        return oldest_s is not None and now_s - oldest_s >= self._settle_s

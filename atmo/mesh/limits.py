@@ -1,0 +1,53 @@
+"""Bounds of everything that crosses the wire, as types: a decoder that meets a value outside them refuses the frame.
+
+Bounds are checked while decoding, before anything of the claimed size is allocated. A number that is not finite lies
+outside every bound. Where no origin is given a bound is a guess: several times what a real node sends.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+# An Ask carries a whole conversation in one control frame, whose limit this is (atmo/transport/base.py).
+MAX_MESSAGE_BYTES = 1 << 20
+# Rows travel in frames of at most this size, far below the gossip lane's limit, so that none holds up what follows it.
+MAX_ROWS_FRAME_BYTES = 64 << 10
+# 16 views of 384 bytes, and a descriptor with 32 examples of 700 bytes. Two rows always fit into a frame.
+MAX_ROW_BYTES = 31 << 10
+MAX_ROWS_PER_FRAME = 512
+# Origins in a summary: 50 bytes each, so that it fits into a control frame.
+MAX_ORIGINS = 16_384
+# The longest a row lives without being renewed. High-water marks outlive it (rowstore.py).
+MAX_TTL_S = 300.0
+
+_INT53 = (1 << 53) - 1  # integers that every language's numbers hold exactly
+
+Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+CallId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+Big = Annotated[int, Meta(ge=0, le=_INT53)]
+Order = Annotated[int, Meta(ge=1, le=_INT53)]
+Credits = Annotated[int, Meta(ge=1, le=4096)]
+TokenId = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+Seed = Annotated[int, Meta(ge=-1, le=_INT53)]
+
+Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
+Positive = Annotated[float, Meta(ge=0.0, le=1e12)]
+Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+Temperature = Annotated[float, Meta(ge=0.0, le=100.0)]
+Duration = Annotated[float, Meta(ge=0.0, le=86_400.0)]
+Ttl = Annotated[float, Meta(gt=0.0, le=MAX_TTL_S)]
+
+Word = Annotated[str, Meta(max_length=64)]
+Name = Annotated[str, Meta(max_length=200)]
+Ident = Annotated[str, Meta(min_length=1, max_length=200)]
+Address = Annotated[str, Meta(max_length=300)]
+Sentence = Annotated[str, Meta(max_length=4000)]
+Passage = Annotated[str, Meta(max_length=64 << 10)]
+"""A piece of an answer, in characters."""
+
+Labels = Annotated[tuple[tuple[Word, Name], ...], Meta(max_length=32)]

@@ -1,0 +1,170 @@
+"""Whom to link to: everyone, while the mesh is small.
+
+A target is a peer with its known addresses, or an address whose peer is not known yet. A target without a link is
+dialled, and again after each failure with exponential backoff and jitter (for ever: a seed may be switched on later,
+and one dial a minute costs nothing), its addresses in turn. What a NODE row named is a target while that row lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from atmo.errors import UsageError
+from atmo.ids import Multiaddr, PeerId, parse_multiaddr
+from atmo.mesh.agenda import Agenda, Chance
+from atmo.mesh.timing import MeshTiming
+
+# Addresses from discovery that are kept. A guess: a LAN's worth.
+MAX_HINTS = 1024
+# Dials without an outcome yet. A guess: enough to link a small mesh in a few round trips.
+MAX_DIALS = 32
+
+Target = PeerId | Multiaddr
+
+
+@dataclass(slots=True)
+class _Prospect:
+    """told: from the peer's own row; hints: from discovery, the latest first; failures: since the last link."""
+
+    told: tuple[Multiaddr, ...] = ()
+    hints: tuple[Multiaddr, ...] = ()
+    failures: int = 0
+
+    @property
+    def addresses(self) -> tuple[Multiaddr, ...]:
+        return tuple(dict.fromkeys(self.hints + self.told))
+
+
+@dataclass(slots=True)
+class Neighbours:
+    own: PeerId
+    timing: MeshTiming
+    rng: Chance
+    _prospects: dict[Target, _Prospect] = field(default_factory=dict)
+    _linked: set[PeerId] = field(default_factory=set)
+    _agenda: Agenda[Target] = field(default_factory=Agenda)  # when to dial
+    _dialled: Agenda[Target] = field(default_factory=Agenda)  # when a dial in progress has failed
+
+    def told(self, peer: PeerId, addresses: Iterable[str], now_s: float) -> None:
+        """A peer's NODE row names its addresses. Those that do not parse, or name another peer, are passed over."""
+        if peer == self.own:
+            return
+        prospect = self._prospects.setdefault(peer, _Prospect())
+        was, prospect.told = prospect.told, tuple(_addresses_of(peer, addresses))
+        if prospect.told != was:
+            self._consider(peer, now_s + (self.timing.courtesy_s if self.own > peer else 0.0))
+
+    def discovered(self, address: Multiaddr, now_s: float) -> None:
+        target: Target = address if address.peer is None else address.peer
+        if target == self.own:
+            return
+        prospect = self._prospects.setdefault(target, _Prospect())
+        if address not in prospect.hints:
+            prospect.hints = (address, *prospect.hints)[:4]
+            self._bound_hints()
+        prospect.failures = 0
+        self._consider(target, now_s)
+
+    def node_gone(self, peer: PeerId) -> None:
+        prospect = self._prospects.get(peer)
+        if prospect is not None:
+            prospect.told = ()
+            if not prospect.hints:
+                self._drop(peer)
+
+    def link_up(self, peer: PeerId, address: Multiaddr | None) -> None:
+        self._linked.add(peer)
+        prospect = self._prospects.setdefault(peer, _Prospect())
+        prospect.failures = 0
+        self._agenda.drop(peer)
+        self._dialled.drop(peer)
+        if address is not None:
+            nameless = replace(address, peer=None)
+            if nameless in self._prospects:  # now it is known who is there
+                self._drop(nameless)
+                prospect.hints = (replace(address, peer=peer), *prospect.hints)[:4]
+
+    def link_down(self, peer: PeerId, now_s: float) -> None:
+        self._linked.discard(peer)
+        prospect = self._prospects.get(peer)
+        if prospect is not None and not prospect.addresses:
+            self._drop(peer)
+        elif prospect is not None:
+            self._retry(peer, prospect, now_s)
+
+    def dial_failed(self, address: Multiaddr, now_s: float) -> None:
+        target: Target = address if address.peer is None else address.peer
+        prospect = self._prospects.get(target)
+        if prospect is not None and self._dialled.at(target) is not None:
+            self._dialled.drop(target)
+            self._retry(target, prospect, now_s)
+
+    def avoid(self, peer: PeerId, until_s: float) -> None:
+        """Do not dial it before that."""
+        self._dialled.drop(peer)
+        if peer in self._prospects:
+            self._agenda.put(peer, until_s)
+
+    def due(self, now_s: float) -> list[Multiaddr]:
+        """The addresses to dial now."""
+        for target in self._dialled.take_due(now_s):
+            if target in self._prospects:
+                self._retry(target, self._prospects[target], now_s)
+        dials = []
+        for target in self._agenda.take_due(now_s):
+            prospect = self._prospects.get(target)
+            if prospect is None or not prospect.addresses or target in self._linked:
+                continue
+            if len(self._dialled) >= MAX_DIALS:
+                self._agenda.put(target, now_s + self.timing.redial_min_s * self.rng.uniform(0.1, 0.5))
+                continue
+            self._dialled.put(target, now_s + self.timing.dial_timeout_s)
+            dials.append(prospect.addresses[prospect.failures % len(prospect.addresses)])
+        return dials
+
+    def next_due(self) -> float | None:
+        times = [at_s for at_s in (self._agenda.next_s(), self._dialled.next_s()) if at_s is not None]
+        return min(times, default=None)
+
+    def __repr__(self) -> str:
+        return f"<Neighbours {len(self._linked)} linked, {len(self._dialled)} dialled, {len(self._agenda)} to dial>"
+
+    def validate(self) -> None:
+        """Raises AssertionError if an invariant does not hold."""
+        for target, prospect in self._prospects.items():
+            if prospect.addresses and target not in self._linked:
+                waits = self._agenda.at(target) is not None or self._dialled.at(target) is not None
+                assert waits, "a prospect that nobody will ever dial"
+
+    def _consider(self, target: Target, at_s: float) -> None:
+        if target not in self._linked and self._dialled.at(target) is None:
+            self._agenda.put_if_sooner(target, at_s)
+
+    def _retry(self, target: Target, prospect: _Prospect, now_s: float) -> None:
+        if target in self._linked:
+            return
+        wait_s = min(self.timing.redial_max_s, self.timing.redial_min_s * 2.0 ** min(prospect.failures, 16))
+        prospect.failures += 1
+        self._agenda.put(target, now_s + wait_s * self.rng.uniform(0.5, 1.0))
+
+    def _drop(self, target: Target) -> None:
+        self._prospects.pop(target, None)
+        self._agenda.drop(target)
+        self._dialled.drop(target)
+
+    def _bound_hints(self) -> None:
+        hinted = [target for target, prospect in self._prospects.items() if prospect.hints and not prospect.told]
+        for target in hinted[: max(0, len(hinted) - MAX_HINTS)]:
+            if target not in self._linked:
+                self._drop(target)
+
+
+def _addresses_of(peer: PeerId, texts: Iterable[str]) -> Iterable[Multiaddr]:
+    for text in texts:
+        try:
+            address = parse_multiaddr(text)
+        except UsageError:
+            continue  # its owner's mistake, and only its owner's loss
+        if address.peer in (None, peer):
+            yield replace(address, peer=peer)

@@ -1,0 +1,328 @@
+"""The table of rows: what this node knows of the mesh, merged so that every node that saw the same rows knows the same.
+
+Theory of operation. Of each origin only the newest generation counts: its first row voids everything the origin said
+in an earlier life. Within a generation, of each (kind, key) only the row with the highest version counts; of two rows
+with the same version and different payloads (equivocation: an origin that lies, or whose key was copied) the one with
+the lower SHA-256 counts, and both are kept as proof. Each rule takes a maximum, so merging is commutative, associative
+and idempotent: the order in which rows arrive does not matter, and repeating one changes nothing (a join semilattice,
+as in state-based CRDTs; Shapiro et al. 2011, section 2).
+
+A row leaves when its origin withdraws it or when it was not renewed within its TTL, counted on the receiver's
+monotonic clock from its arrival. Its *mark* (order and digest) stays until no copy of it could be accepted any more,
+so a replayed frame changes nothing. Dates only bound how old such a copy may be: clocks of two members may differ by
+the tolerance.
+
+Each received row is checked cheapest first, and no signature is checked for a row that would change nothing:
+size, header, own mesh, known kind, newer than what is known, dates, room, signature, body.
+
+Not promised: that all nodes drop an expired row at the same moment; a node whose wall clock is set back may accept
+rows of the time between again, until they expire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from atmo.clock import Moment
+from atmo.errors import RemoteProtocolError
+from atmo.ids import MeshId, PeerId
+from atmo.keys import CLOCK_TOLERANCE_S
+from atmo.mesh.agenda import Agenda
+from atmo.mesh.limits import MAX_ORIGINS, MAX_TTL_S
+from atmo.mesh.rows import Kind, Row, RowId, RowPayload, SignedRow, Verify, genuine, peek, read
+from atmo.mesh.verdict import Applied, Change, Equivocation, Reason, Rejected
+
+# A copy of a row is acceptable until issued + ttl + tolerance, and it was accepted at issued - tolerance at the
+# earliest.
+MARK_LIFE_S = MAX_TTL_S + 2 * CLOCK_TOLERANCE_S
+_KINDS = frozenset(int(kind) for kind in Kind)
+
+Slot = tuple[Kind, str]
+"""What names a row among those of its origin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the table holds at most. Guesses: many times what a mesh of a few thousand nodes needs."""
+
+    rows_per_origin: int = 256
+    marks_per_origin: int = 1024
+    origins: int = MAX_ORIGINS
+    proofs: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """The newest that was accepted for a slot. signed: None once the row expired, when no rival could be proven."""
+
+    version: int
+    digest: bytes
+    forget_s: float
+    signed: SignedRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    row: Row
+    expires_s: float
+
+
+@dataclass(slots=True)
+class _Origin:
+    """One origin's newest generation. Every row has its mark; a mark without a row is a tombstone."""
+
+    generation: int
+    rows: dict[Slot, _Held] = field(default_factory=dict)
+    marks: dict[Slot, _Mark] = field(default_factory=dict)
+    sum: int = 0  # of the rows' digests, 53 bits; adding and taking away keeps it current
+
+    def hold(self, slot: Slot, held: _Held) -> None:
+        self.rows[slot] = held
+        self.sum = (self.sum + _short(self.marks[slot].digest)) & _SUM_MASK
+
+    def release(self, slot: Slot) -> Row | None:
+        """The row that was there, if one was. Its mark must still be there too."""
+        held = self.rows.pop(slot, None)
+        if held is None:
+            return None
+        self.sum = (self.sum - _short(self.marks[slot].digest)) & _SUM_MASK
+        return held.row
+
+
+def digest(signed: SignedRow) -> bytes:
+    """SHA-256 of the payload, 32 bytes. The signature is left out: one payload may have several that are genuine."""
+    return hashlib.sha256(signed.payload).digest()
+
+
+class RowStore:
+    """`own` is this node: its rows enter through `write` alone, and do not expire while it lives."""
+
+    def __init__(self, own: PeerId, mesh: MeshId, verify: Verify, limits: Limits | None = None) -> None:
+        self._own = own
+        self._mesh = mesh
+        self._verify = verify
+        self._limits = limits or Limits()
+        self._origins: dict[PeerId, _Origin] = {}
+        self._proofs: dict[PeerId, Equivocation] = {}
+        self._agenda: Agenda[tuple[PeerId, Slot]] = Agenda()  # when to look at a slot again
+
+    # Changing
+
+    def apply(self, signed: SignedRow, now: Moment) -> Applied | Rejected:
+        """Take a row that a peer sent, if it is new, dated plausibly and genuine."""
+        try:
+            payload = peek(signed)
+        except RemoteProtocolError as exc:
+            return Rejected(Reason.MALFORMED, detail=exc.message)
+        origin, order = PeerId(payload.origin), (payload.generation, payload.version)
+        refused = self._screen(signed, payload, now)
+        if refused is None and not genuine(signed, payload, self._verify):
+            refused = Reason.FORGED
+        if refused is None and origin == self._own:
+            refused = Reason.OWN
+        if refused is not None:
+            return Rejected(refused, origin, order)
+        try:
+            return self._take(read(signed, payload), now)
+        except RemoteProtocolError as exc:
+            return Rejected(Reason.MALFORMED, origin, order, exc.message)
+
+    def write(self, row: Row, now: Moment) -> tuple[Change, ...]:
+        """Take a row that this node has just written. The caller counts versions up, so it is always new."""
+        taken = self._take(row, now)
+        assert isinstance(taken, Applied)
+        return taken.changes
+
+    def expire(self, now: Moment) -> list[Change]:
+        """Drop rows that were not renewed in time, and forget marks that nothing can need any more."""
+        looks = (self._look(origin, slot, now.mono_s) for origin, slot in self._agenda.take_due(now.mono_s))
+        return [change for change in looks if change is not None]
+
+    # Reading
+
+    def next_expiry(self) -> float | None:
+        """Monotonic time at which `expire` has something to do, or may have."""
+        return self._agenda.next_s()
+
+    def get(self, row_id: RowId) -> Row | None:
+        record = self._origins.get(row_id.origin)
+        held = record.rows.get((row_id.kind, row_id.key)) if record else None
+        return held.row if held else None
+
+    def rows(self, kind: Kind | None = None, origin: PeerId | None = None) -> Iterator[Row]:
+        """The live rows, of one kind or of one origin if asked so, in no particular order."""
+        for peer, record in self._origins.items():
+            if origin is None or peer == origin:
+                yield from (held.row for slot, held in record.rows.items() if kind is None or slot[0] is kind)
+
+    def summary(self) -> tuple[tuple[PeerId, int, int], ...]:
+        """(origin, generation, sum over its live rows) of every origin: equal entries mean equal rows."""
+        return tuple((origin, record.generation, record.sum) for origin, record in self._origins.items())
+
+    def transcript(self, origin: PeerId, now: Moment) -> Iterator[SignedRow]:
+        """What a peer that knows less of an origin is told: live rows, and withdrawals of rows that it may still hold.
+
+        Rows whose renewal is overdue are left out: their origin may be gone, and each newcomer would let them live on
+        for another TTL.
+        """
+        record = self._origins.get(origin)
+        for slot, mark in record.marks.items() if record else ():
+            held = record.rows.get(slot) if record else None
+            if held is not None and held.expires_s - now.mono_s >= held.row.ttl_s / 4:
+                yield held.row.signed
+            elif held is None and mark.signed is not None and mark.forget_s - now.mono_s > MARK_LIFE_S - MAX_TTL_S:
+                yield mark.signed
+
+    @property
+    def proofs(self) -> tuple[Equivocation, ...]:
+        return tuple(self._proofs.values())
+
+    def fingerprint(self) -> bytes:
+        """Equal for tables of equal content, 32 bytes."""
+        return hashlib.sha256(b"".join(sorted(digest(row.signed) for row in self.rows()))).digest()
+
+    def __len__(self) -> int:
+        return sum(len(record.rows) for record in self._origins.values())
+
+    def __repr__(self) -> str:
+        tombstones = sum(len(record.marks) for record in self._origins.values()) - len(self)
+        return f"<RowStore {len(self)} rows of {len(self._origins)} origins, {tombstones} tombstones>"
+
+    # The pipeline
+
+    def _screen(self, signed: SignedRow, payload: RowPayload, now: Moment) -> Reason | None:
+        """All that can be said against a row without checking its signature."""
+        if payload.mesh != self._mesh:
+            return Reason.FOREIGN_MESH
+        if payload.kind not in _KINDS:
+            return Reason.UNKNOWN_KIND
+        record = self._origins.get(PeerId(payload.origin))
+        if record is not None and payload.generation <= record.generation:
+            refused = self._compare(record, signed, payload)
+            if refused is not None:
+                return refused
+        if now.wall_s > payload.issued_s + payload.ttl_s + CLOCK_TOLERANCE_S:
+            return Reason.EXPIRED
+        if payload.issued_s > now.wall_s + CLOCK_TOLERANCE_S:
+            return Reason.FUTURE
+        return None if self._has_room(record, payload) else Reason.FULL
+
+    def _compare(self, record: _Origin, signed: SignedRow, payload: RowPayload) -> Reason | None:
+        """None if the row might be news, or proof of equivocation."""
+        if payload.generation < record.generation:
+            return Reason.STALE
+        mark = record.marks.get((Kind(payload.kind), payload.key))
+        if mark is None or payload.version > mark.version:
+            return None
+        if payload.version < mark.version:
+            return Reason.STALE
+        if mark.signed is None:
+            return Reason.STALE if digest(signed) != mark.digest else Reason.DUPLICATE
+        if signed.payload == mark.signed.payload:
+            return Reason.DUPLICATE
+        loses = digest(signed) > mark.digest
+        return Reason.EQUIVOCATES if loses and PeerId(payload.origin) in self._proofs else None
+
+    def _has_room(self, record: _Origin | None, payload: RowPayload) -> bool:
+        if record is None:
+            return len(self._origins) < self._limits.origins
+        slot = (Kind(payload.kind), payload.key)
+        if payload.generation > record.generation or slot in record.rows:
+            return True
+        if slot not in record.marks and len(record.marks) >= self._limits.marks_per_origin:
+            return False
+        return len(record.rows) < self._limits.rows_per_origin or bytes(payload.body) == _NIL
+
+    def _take(self, row: Row, now: Moment) -> Applied | Rejected:
+        """Merge a row that passed: see the rules at the head of this module."""
+        slot: Slot = (row.id.kind, row.id.key)
+        mine = digest(row.signed)
+        record, voided = self._enter_generation(row)
+        rival = record.marks.get(slot)
+        proof = None
+        if rival is not None and rival.version == row.version and rival.signed is not None:
+            if mine > rival.digest:
+                proof = self._prove(row.id.origin, Equivocation(rival.signed, row.signed))
+                return Rejected(Reason.EQUIVOCATES, row.id.origin, row.order, equivocation=proof)
+            proof = self._prove(row.id.origin, Equivocation(row.signed, rival.signed))
+        old = record.release(slot) or voided.pop(slot, None)
+        changes = [Change(RowId(row.id.origin, *where), None, past) for where, past in voided.items()]
+        forget_s = now.mono_s + MARK_LIFE_S
+        record.marks[slot] = _Mark(row.version, mine, forget_s, row.signed)
+        look_s = forget_s
+        if row.body is not None:
+            expires_s = now.mono_s + row.ttl_s if row.id.origin != self._own else float("inf")
+            record.hold(slot, _Held(row, expires_s))
+            look_s = min(look_s, expires_s)
+        self._agenda.put_if_sooner((row.id.origin, slot), look_s)
+        if row.body is not None or old is not None:
+            changes.append(Change(row.id, row if row.body is not None else None, old))
+        return Applied(row, tuple(changes), proof)
+
+    def _enter_generation(self, row: Row) -> tuple[_Origin, dict[Slot, Row]]:
+        """The record of the row's generation, and the rows of an earlier life that it voids."""
+        record = self._origins.get(row.id.origin)
+        if record is not None and record.generation >= row.generation:
+            return record, {}
+        fresh = self._origins[row.id.origin] = _Origin(row.generation)
+        return fresh, {slot: held.row for slot, held in record.rows.items()} if record else {}
+
+    def _prove(self, origin: PeerId, proof: Equivocation) -> Equivocation | None:
+        """Keep one proof for each origin. None if there was one already, or no room for it."""
+        if origin in self._proofs or len(self._proofs) >= self._limits.proofs:
+            return None
+        self._proofs[origin] = proof
+        return proof
+
+    def _look(self, origin: PeerId, slot: Slot, now_s: float) -> Change | None:
+        record = self._origins.get(origin)
+        mark = record.marks.get(slot) if record else None
+        if record is None or mark is None:
+            return None  # voided by a newer generation
+        held = record.rows.get(slot)
+        if held is not None and held.expires_s > now_s:
+            if held.expires_s < float("inf"):
+                self._agenda.put((origin, slot), held.expires_s)
+            return None
+        gone = record.release(slot)
+        if gone is not None:
+            record.marks[slot] = _Mark(mark.version, mark.digest, mark.forget_s, None)
+        if mark.forget_s > now_s:
+            self._agenda.put((origin, slot), mark.forget_s)
+        else:
+            del record.marks[slot]
+            if not record.marks:
+                del self._origins[origin]
+        return Change(gone.id, None, gone) if gone is not None else None
+
+    def validate(self) -> None:
+        """Raises AssertionError if an invariant does not hold."""
+        assert len(self._origins) <= self._limits.origins + 1, "more origins than there is room for"
+        for origin, record in self._origins.items():
+            assert record.marks, "an origin without marks is remembered"
+            assert record.rows.keys() <= record.marks.keys(), "a row without a mark"
+            for slot, held in record.rows.items():
+                row, mark = held.row, record.marks[slot]
+                assert row.body is not None, "a withdrawal is kept as a row"
+                assert row.id == (origin, *slot), "a row in another's place"
+                assert row.order == (record.generation, mark.version), "a row is not the newest"
+                assert digest(row.signed) == mark.digest, "a mark of another row"
+                assert genuine(row.signed, peek(row.signed), self._verify), "a row without a genuine signature"
+            for slot, mark in record.marks.items():
+                if origin != self._own or slot not in record.rows:
+                    due_s = record.rows[slot].expires_s if slot in record.rows else mark.forget_s
+                    look_s = self._agenda.at((origin, slot))
+                    assert look_s is not None, "a slot that nobody looks at"
+                    assert look_s <= due_s, "a slot that is looked at too late"
+            total = sum(_short(record.marks[slot].digest) for slot in record.rows)
+            assert record.sum == total & _SUM_MASK, "a wrong sum"
+
+
+def _short(of: bytes) -> int:
+    return int.from_bytes(of[:8], "big") & _SUM_MASK
+
+
+_NIL = b"\xc0"
+_SUM_MASK = (1 << 53) - 1

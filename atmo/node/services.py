@@ -1,0 +1,211 @@
+"""From an engine to a capability: admission, the question's translation, and how busy it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import numpy as np
+import structlog
+
+from atmo.clock import Clock
+from atmo.errors import Overloaded, UsageError
+from atmo.inference.admission import Admission, Admit, Refuse
+from atmo.inference.engine import ChatJob, ChatTurn, EngineEvent, Finish
+from atmo.inference.supervisor import Supervisor
+from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, Load
+from atmo.mesh.messages import Turn
+from atmo.mesh.service import Answer, Finished, Labels, Question, Text, Vector
+from atmo.node.offers import Offer
+
+log = structlog.get_logger("atmo.service")
+
+# Weight of the newest observation in the averages that are told to the mesh. A guess: the last ten requests count.
+LEARNING_RATE = 0.2
+# A first load that takes longer than this does not hold up the start; the node says that it is still loading.
+SETTLE_S = 20.0
+
+
+class EngineService:
+    """Implements `atmo.mesh.service.Service` with a supervised engine. `on_change` is called when readiness changes."""
+
+    def __init__(self, offer: Offer, queue_limit: int, clock: Clock, on_change: Callable[[Offer], None]) -> None:
+        self.offer = offer
+        self.state = "loading"
+        self.detail = self.hint = ""
+        self._clock = clock
+        self._on_change = on_change
+        self._engine = Supervisor(offer.spec, self._on_event, clock)
+        self._admission = Admission(offer.spec.slots, queue_limit)
+        self._waiting: dict[bytes, asyncio.Event] = {}
+        self._settled = asyncio.Event()
+        self._service_s = self._prompt_tps = self._decode_tps = 0.0
+        self._answers: dict[str, Callable[[Question], AsyncGenerator[Answer, None]]] = {
+            CHAT: self._chat,
+            EMBEDDING: self._embed,
+            CLASSIFICATION: self._classify,
+        }
+
+    async def start(self) -> None:
+        """Begin to load. `settled` waits for the outcome."""
+        await self._engine.start()
+
+    async def settled(self) -> None:
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self._settled.wait()
+        except TimeoutError:
+            log.info("still loading", model=self.offer.spec.name)
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+    async def answer(self, question: Question) -> AsyncGenerator[Answer, None]:
+        kind = self.offer.descriptor.type
+        if kind not in self._answers:
+            raise UsageError(f"{self.offer.descriptor.id} is of a type that cannot be asked.")
+        began_s = self._clock.now()
+        async with self._admitted(question):
+            queue_s = self._clock.now() - began_s
+            async with aclosing(self._answers[kind](question)) as items:
+                async for item in items:
+                    if isinstance(item, Finished):
+                        item = self._learnt(item, queue_s, self._clock.now() - began_s - queue_s)
+                    yield item
+
+    def load(self) -> Load:
+        busy = self._engine.load()
+        return Load(
+            self.offer.descriptor.id,
+            in_flight=self._admission.running,
+            slots=self._admission.slots,
+            queued=self._admission.queued,
+            service_s=self._service_s,
+            prompt_tps=self._prompt_tps,
+            decode_tps=self._decode_tps,
+            ready=busy.ready,
+        )
+
+    def report(self) -> dict[str, Any]:
+        descriptor, facts = self.offer.descriptor, self._engine.facts
+        return {
+            "id": descriptor.id,
+            "type": descriptor.type,
+            "model": descriptor.model,
+            "state": self.state,
+            "detail": self.detail if self.state != "ready" else "",
+            "hint": self.hint,
+            "engine": facts.engine,
+            "context": facts.context,
+            "load_s": round(facts.load_s, 3),
+            "worker_pid": self._engine.pid,
+            "in_flight": self._admission.running,
+            "queued": self._admission.queued,
+            "slots": self._admission.slots,
+        }
+
+    def __repr__(self) -> str:
+        return f"<EngineService {self.offer.descriptor.id} {self.state} {self._admission!r}>"
+
+    # Engine
+
+    def _on_event(self, event: EngineEvent) -> None:
+        changed = event.state != self.state
+        self.state, self.detail, self.hint = event.state, event.detail, event.hint
+        if event.state in ("ready", "failed"):
+            self._settled.set()
+        if changed:
+            say = log.warning if event.state in ("down", "failed") else log.info
+            say("engine", capability=self.offer.descriptor.id, state=event.state, detail=event.detail)
+            self._on_change(self.offer)
+
+    # Admission
+
+    @asynccontextmanager
+    async def _admitted(self, question: Question) -> AsyncIterator[None]:
+        """Hold a slot. Raises Overloaded when there is neither a slot nor a place in the queue."""
+        ticket = question.id
+        now_s = self._clock.now()
+        verdict = self._admission.offer(ticket, now_s, now_s + question.deadline_s)
+        if isinstance(verdict, Refuse):
+            raise Overloaded(
+                f"{self.offer.descriptor.id} is busy: {self._admission.running} running, {self._admission.queued} waiting.",
+                retry_after_s=verdict.retry_after_s,
+                hint=f"Try again in {verdict.retry_after_s:.0f} s.",
+            )
+        self._on_change(self.offer)
+        try:
+            if not isinstance(verdict, Admit):
+                await self._wait_for_slot(ticket)
+            yield
+        finally:
+            for admitted in self._admission.release(ticket, self._clock.now()):
+                if admitted in self._waiting:
+                    self._waiting[admitted].set()
+            self._on_change(self.offer)
+
+    async def _wait_for_slot(self, ticket: bytes) -> None:
+        turn = self._waiting[ticket] = asyncio.Event()
+        try:
+            await turn.wait()
+        finally:
+            del self._waiting[ticket]
+
+    # Questions
+
+    async def _chat(self, question: Question) -> AsyncGenerator[Answer, None]:
+        sampling = question.sampling
+        job = ChatJob(
+            turns=self._turns(question.turns),
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            stop=sampling.stop,
+        )
+        async with aclosing(self._engine.chat(job)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Finish):
+                    yield Finished(
+                        piece.reason,
+                        piece.prompt_tokens,
+                        piece.output_tokens,
+                        piece.queue_s,
+                        piece.prefill_s,
+                        piece.decode_s,
+                    )
+                else:
+                    yield Text(piece.text, piece.token_ids)
+
+    def _turns(self, turns: tuple[Turn, ...]) -> tuple[ChatTurn, ...]:
+        """The conversation, led by the capability's own system prompt unless the question brings one."""
+        asked = tuple(ChatTurn(turn.role, turn.content) for turn in turns)
+        own = self.offer.spec.system_prompt
+        return (ChatTurn("system", own), *asked) if own and asked[0].role != "system" else asked
+
+    async def _embed(self, question: Question) -> AsyncGenerator[Answer, None]:
+        (vector,) = await self._engine.embed([question.turns[-1].content])
+        yield Vector(np.asarray(vector, dtype="<f4").tobytes())
+        yield Finished("stop", await self._engine.count_tokens(question.turns[-1].content))
+
+    async def _classify(self, question: Question) -> AsyncGenerator[Answer, None]:
+        yield Labels(tuple(await self._engine.classify(question.turns[-1].content)))
+        yield Finished("stop", await self._engine.count_tokens(question.turns[-1].content))
+
+    def _learnt(self, item: Finished, queue_s: float, service_s: float) -> Finished:
+        self._service_s = _average(self._service_s, service_s)
+        if item.prefill_s > 0:
+            self._prompt_tps = _average(self._prompt_tps, item.prompt_tokens / item.prefill_s)
+        if item.decode_s > 0 and item.output_tokens > 1:
+            self._decode_tps = _average(self._decode_tps, item.output_tokens / item.decode_s)
+        return Finished(
+            item.finish, item.prompt_tokens, item.output_tokens, queue_s + item.queue_s, item.prefill_s, item.decode_s
+        )
+
+
+def _average(old: float, new: float) -> float:
+    return new if old == 0 else old + LEARNING_RATE * (new - old)
+
+

@@ -1,0 +1,147 @@
+"""The door: how two nodes that know nothing of each other but an address get each other's keys.
+
+Theory of operation. CURVE wants the server's key before the first packet and lets in only keys that the server knows
+already. A multiaddr holds neither: it names an identity (Ed25519), not the curve key. So the port in a node's address
+is its door: a plain ROUTER that speaks one thing. A stranger sends `Introduce` with its credential, and gets
+`Introduction` with the responder's credential and the ports of its encrypted lanes, or `Refusal` with a reason.
+
+Plain text is enough here. A credential is public and carries its own proof: the mesh's root signed the identity, the
+identity signed the curve key. Who replays somebody else's credential gains nothing, because the lanes behind the door
+demand possession of the curve key. Who alters an introduction on the way can at worst misdirect a connection that will
+then fail its handshake. What the door does is: check the credential, put its curve key on the allow-list of the lanes,
+answer. Nothing is kept about strangers except their token buckets, which are bounded.
+
+Cheapest check first: size, rate of this source, global rate, schema, mesh, and only then two signatures (0.2 ms).
+Joining by invite will be another word spoken at this door.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from atmo.errors import AtmoError, RemoteProtocolError
+from atmo.ids import MeshId, PeerId, format_peer
+from atmo.keys import Credential, Passport, check_credential
+from atmo.transport import wire
+
+# A check costs 0.2 ms of CPU, so the global rate is 2% of a core. The bursts let a mesh of a hundred nodes start at
+# once behind one address. Guesses.
+SOURCE_RATE_PER_S, SOURCE_BURST = 20.0, 100.0
+GLOBAL_RATE_PER_S, GLOBAL_BURST = 100.0, 300.0
+MAX_SOURCES = 1024
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """`burst` tokens at first, refilled at `rate_per_s`."""
+
+    rate_per_s: float
+    burst: float
+    tokens: float
+    updated_s: float
+
+    def try_take(self, now_s: float) -> bool:
+        self.tokens = min(self.burst, self.tokens + self.rate_per_s * max(0.0, now_s - self.updated_s))
+        self.updated_s = now_s
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class RateLimit:
+    """A bucket for each source and one for all. The sources seen last are remembered."""
+
+    def __init__(self, now_s: float) -> None:
+        self._all = TokenBucket(GLOBAL_RATE_PER_S, GLOBAL_BURST, GLOBAL_BURST, now_s)
+        self._sources: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def allows(self, source: str, now_s: float) -> bool:
+        bucket = self._sources.pop(source, None) or TokenBucket(SOURCE_RATE_PER_S, SOURCE_BURST, SOURCE_BURST, now_s)
+        self._sources[source] = bucket
+        if len(self._sources) > MAX_SOURCES:
+            self._sources.popitem(last=False)
+        return bucket.try_take(now_s) and self._all.try_take(now_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a node's lanes listen; TCP, 1 to 65535."""
+
+    control: int
+    gossip: int
+    bulk: int
+
+
+class Doorkeeper:
+    """Answers strangers. Pure: sockets and clocks are the caller's."""
+
+    def __init__(
+        self, credential: Credential, mesh: MeshId, ports: Ports, admit: Callable[[Passport], None], now_s: float
+    ) -> None:
+        self._answer = wire.encode_door(wire.Introduction(credential, ports.control, ports.gossip, ports.bulk))
+        self._mesh = mesh
+        self._admit = admit
+        self._limit = RateLimit(now_s)
+        self.admitted = 0
+        self.refused = 0
+
+    def answer(self, source: str, frame: bytes, *, now_s: float, wall_s: float) -> bytes | None:
+        """The reply to `frame` from the address `source`; None for what is not our protocol at all."""
+        if not self._limit.allows(source, now_s):
+            return self._refuse("busy", "The peer is asked too often; try again in a minute.")
+        try:
+            word = wire.decode_door(frame)
+        except wire.VersionMismatchError:
+            return self._refuse("version", f"The peer speaks transport version {wire.PROTOCOL_VERSION} only.")
+        except RemoteProtocolError:
+            self.refused += 1
+            return None
+        if not isinstance(word, wire.Introduce):
+            self.refused += 1
+            return None
+        try:
+            passport = check_credential(word.credential, self._mesh, wall_s)
+        except RemoteProtocolError as exc:
+            return self._refuse("credential", self._explain(exc))
+        self._admit(passport)
+        self.admitted += 1
+        return self._answer
+
+    def _explain(self, error: AtmoError) -> str:
+        """The check's words speak of the stranger as "the peer"; the stranger reads them about itself."""
+        reason = error.message.replace("The peer", "This node")
+        return f"Refused by a node of mesh {format_peer(self._mesh)}: {reason}"
+
+    def _refuse(self, code: str, text: str) -> bytes:
+        self.refused += 1
+        return wire.encode_door(wire.Refusal(code, text))
+
+    def __repr__(self) -> str:
+        return f"<Doorkeeper admitted {self.admitted}, refused {self.refused}>"
+
+
+def read_introduction(
+    frame: bytes, mesh: MeshId, expected: PeerId | None, wall_s: float
+) -> tuple[Passport, wire.Introduction]:
+    """The responder's checked passport and its ports. Raises RemoteProtocolError with what to tell the user."""
+    word = wire.decode_door(frame)
+    if isinstance(word, wire.Refusal):
+        raise RemoteProtocolError(wire.printable(word.text), hint=_REFUSAL_HINTS.get(word.code, ""))
+    if not isinstance(word, wire.Introduction):
+        raise RemoteProtocolError("The peer answered an introduction with one of its own.")
+    passport = check_credential(word.credential, mesh, wall_s)
+    if expected is not None and passport.peer != expected:
+        raise RemoteProtocolError(
+            f"Peer {format_peer(passport.peer)} answers there, not {format_peer(expected)}.",
+            hint="The address is out of date: ask the peer for its own with `atmo node status`.",
+        )
+    return passport, word
+
+
+_REFUSAL_HINTS = {
+    "version": "Upgrade the older of the two.",
+    "credential": "Both nodes need the same mesh.",
+}

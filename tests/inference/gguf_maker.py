@@ -1,0 +1,105 @@
+"""Makes GGUF files for the tests: a tiny llama whose every answer is known, and broken variants of it.
+
+The parrot model knows one thing: which token follows which. Its embedding is one-hot, its attention and feed-forward are
+zero, and its output matrix holds a one where `after(token)` is, so the logits are `sharpness` for the successor and zero
+for everything else. It walks through `SONG` for ever, byte by byte, and that holds characters of one to four bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+# Each byte occurs once, so that every byte has one successor. é, €, 😀 take two, three and four bytes.
+SONG = "abcdefghijklmnopqrstuvwxyzé€😀"
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ("<|end|>", "<|im_start|>", "<|im_end|>")
+END, IM_START, IM_END = 256, 257, 258
+WIDTH = 320  # five heads of 64; at least as wide as the vocabulary, so that one-hot fits
+
+
+def byte_names() -> list[str]:
+    """GPT-2's printable names of the 256 bytes, by byte."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    names = {byte: chr(byte) for byte in plain} | {byte: chr(256 + at) for at, byte in enumerate(others)}
+    return [names[byte] for byte in range(256)]
+
+
+def song(length: int, start: int = 0) -> str:
+    """What the parrot says in `length` tokens, incomplete characters left out."""
+    cycle = SONG.encode()
+    said = bytes(cycle[(start + at) % len(cycle)] for at in range(length))
+    return said.decode("utf-8", "ignore")
+
+
+def write_parrot(path: Path, *, context: int = 2048, sharpness: float = 9.0, ends_at: str = "", layers: int = 1) -> Path:
+    """The parrot as a GGUF file. ends_at: a character of the song after which it ends its answer."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("parrot")
+    writer.add_context_length(context)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(5)
+    writer.add_head_count_kv(5)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(64)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    _add_vocabulary(writer)
+    _add_weights(writer, sharpness, ends_at, layers)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
+    names = [*byte_names(), *SPECIAL]
+    types = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(SPECIAL)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(names)
+    writer.add_token_types(types)
+    writer.add_token_merges(["! !"])
+    writer.add_eos_token_id(IM_END)
+    writer.add_bos_token_id(END)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+    writer.add_vocab_size(len(names))
+
+
+def _add_weights(writer: gguf.GGUFWriter, sharpness: float, ends_at: str, layers: int) -> None:
+    vocabulary = 256 + len(SPECIAL)
+    embedding = np.eye(vocabulary, WIDTH, dtype=np.float32)
+    output = np.zeros((vocabulary, WIDTH), np.float32)
+    for token in range(vocabulary):
+        output[_after(token, ends_at), token] = sharpness / np.sqrt(WIDTH)  # the norm scales one-hot by sqrt(width)
+    ones, square = np.ones(WIDTH, np.float32), np.zeros((WIDTH, WIDTH), np.float32)
+    wide, tall = np.zeros((64, WIDTH), np.float32), np.zeros((WIDTH, 64), np.float32)
+    writer.add_tensor("token_embd.weight", embedding)
+    for layer in range(layers):
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            writer.add_tensor(f"blk.{layer}.{part}.weight", square)
+        for part in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{part}.weight", ones)
+        for part in ("ffn_gate", "ffn_up"):
+            writer.add_tensor(f"blk.{layer}.{part}.weight", wide)
+        writer.add_tensor(f"blk.{layer}.ffn_down.weight", tall)
+    writer.add_tensor("output_norm.weight", ones)
+    writer.add_tensor("output.weight", output)
+
+
+def _after(token: int, ends_at: str) -> int:
+    cycle = SONG.encode()
+    if ends_at and token == ends_at.encode()[-1]:
+        return IM_END
+    if token < 256 and bytes([token]) in cycle:
+        return cycle[(cycle.index(token) + 1) % len(cycle)]
+    return cycle[0]

@@ -1,0 +1,124 @@
+"""Writes the golden vectors: `python -m tests.vectors.make`. Done once; done again only with a new protocol version.
+
+A vector holds a name, the bytes in hex, and what the bytes say, as JSON (`{"hex": ...}` stands for a byte string, a map is a list
+of pairs under `"map"` so that its order is kept). tests/mesh/test_golden.py checks both directions with two implementations.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from atmo.ids import MeshId, PeerId
+from atmo.keys import Identity
+from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
+from atmo.mesh.codec import encode
+from atmo.mesh.messages import (
+    AnyMessage,
+    Ask,
+    Cancel,
+    Done,
+    Failed,
+    Grant,
+    Part,
+    Rows,
+    Sampling,
+    Scores,
+    Summary,
+    Turn,
+    Vectors,
+)
+from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, Row, RowId, seal
+
+FILE = Path(__file__).with_name("protocol-1.json")
+ORIGIN = Identity(bytes(range(32)))
+MESH = MeshId(Identity(bytes(range(32, 64))).public)
+CALL = bytes(range(16))
+LOAD = Load("atmo:chat:nano", 2, 4, 1, 0.75, 900.5, 61.25, True)
+
+BODIES: dict[str, tuple[Kind, str, Body | None]] = {
+    "row node": (
+        Kind.NODE,
+        "",
+        NodeInfo(
+            name="büro",
+            addresses=("/ip4/192.168.1.4/tcp/4600",),
+            mode="participant",
+            software="atmo 0.1.0",
+            labels=(("residency", "eu"),),
+            cores=8,
+            memory_bytes=34_359_738_368,
+        ),
+    ),
+    "row capability": (
+        Kind.CAPABILITY,
+        "atmo:chat:nano",
+        Capability(
+            Descriptor(
+                id="atmo:chat:nano",
+                type="chat",
+                description="Answers short questions.",
+                examples=("What is 2+2?",),
+                context=2048,
+                strength=0.125,
+            ),
+            "minilm-1",
+            (bytes(range(128)) * 3, bytes([127]) + bytes(EMBEDDING_DIM - 1)),
+        ),
+    ),
+    "row gradient": (Kind.GRADIENT, "", Gradient((LOAD,))),
+    "row withdrawn": (Kind.CAPABILITY, "atmo:chat:nano", None),
+}
+
+
+def row(name: str) -> Row:
+    kind, key, body = BODIES[name]
+    row_id = RowId(PeerId(ORIGIN.public), kind, key)
+    return seal(row_id, body, mesh=MESH, order=(3, 7), issued_s=1_750_000_000.5, ttl_s=60.0, sign=ORIGIN.sign)
+
+
+def messages() -> dict[str, AnyMessage]:
+    turns = (Turn("system", "Be brief."), Turn("user", "Grüße, 世界"))
+    return {
+        "rows": Rows((row("row node").signed, row("row withdrawn").signed)),
+        "summary": Summary(((ORIGIN.public, 3, 123_456_789_012),), True),
+        "ask": Ask(CALL, 1, "atmo:chat:nano", turns, Sampling(64, 0.5, 0.9, 42, ("\n\n",)), 29.5, 64),
+        "part": Part(CALL, 1, 0, "Hallo", (15, 70_000)),
+        "vectors": Vectors(CALL, 0, 0, b"\x00\x00\x80\x3f" * 2),
+        "scores": Scores(CALL, 0, 0, (("positive", 0.75), ("negative", 0.25))),
+        "done": Done(CALL, 1, 2, "stop", 12, 34, 0.0, 0.125, 1.5, LOAD),
+        "failed": Failed(CALL, 1, "overloaded", "All slots are taken.", "Try again.", 0.5, None),
+        "cancel": Cancel(CALL, 1),
+        "grant": Grant(CALL, 1, 32),
+    }
+
+
+def to_json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, dict):
+        return {"map": [[key, to_json(item)] for key, item in value.items()]}
+    return [to_json(item) for item in value] if isinstance(value, list) else value
+
+
+def from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return bytes.fromhex(value["hex"]) if "hex" in value else {key: from_json(item) for key, item in value["map"]}
+    return [from_json(item) for item in value] if isinstance(value, list) else value
+
+
+def main() -> None:
+    frames = {name: encode(message) for name, message in messages().items()}
+    payloads = {name: row(name).signed.payload for name in BODIES}
+    vectors = [
+        {"name": name, "hex": data.hex(), "says": to_json(msgpack.unpackb(data[1:] if name in frames else data))}
+        for name, data in (frames | payloads).items()
+    ]
+    FILE.write_text(json.dumps(vectors, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Train atmo-nano on the CPU: `python -m tools.nano.train`.
+
+Conversations are drawn from the seeded stream, sorted by length into batches of about equal tokens, and learned on the
+answers only. AdamW with warm-up and a cosine to zero over the number of steps; the learning rate follows the steps, not
+the clock, so that the run depends on its seed alone (up to the order of additions in the threads of torch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+
+from tools.nano.chat import encode
+from tools.nano.corpus.stream import Stream
+from tools.nano.model import Nano, Shape
+from tools.nano.vocabulary import BUILD
+
+RESULTS = Path(__file__).parent / "results"
+SEED = 7
+THREADS = 2
+POOL = 2048  # conversations sorted together: long enough for even batches, short enough to stay mixed
+IGNORED = -100
+
+
+def batches(tokenizer: Tokenizer, seed: int, tokens: int, context: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets, each (rows, length) int64 with rows * length <= tokens; for ever."""
+    stream, rng = Stream(seed).conversations(), random.Random(seed)
+    while True:
+        pool = [encode(tokenizer, next(stream)) for _ in range(POOL)]
+        pool = sorted((p for p in pool if len(p[0]) <= context), key=lambda p: len(p[0]))
+        groups: list[list[tuple[list[int], list[bool]]]] = [[]]
+        for item in pool:
+            if (len(groups[-1]) + 1) * len(item[0]) > tokens:
+                groups.append([])
+            groups[-1].append(item)
+        rng.shuffle(groups)
+        yield from (_tensors(g) for g in groups)
+
+
+def _tensors(group: list[tuple[list[int], list[bool]]]) -> tuple[Tensor, Tensor]:
+    length = max(len(ids) for ids, _ in group)
+    x = torch.zeros(len(group), length, dtype=torch.int64)
+    y = torch.full((len(group), length), IGNORED, dtype=torch.int64)
+    for row, (ids, learned) in enumerate(group):
+        x[row, : len(ids)] = torch.tensor(ids)
+        target = [i if on else IGNORED for i, on in zip(ids[1:], learned[1:], strict=True)]
+        y[row, : len(target)] = torch.tensor(target)
+    return x, y
+
+
+def loss_of(model: Nano, x: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy over the learned places; the output layer runs on those places alone."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states = model.hidden(x)
+        places = y != IGNORED
+        logits = states[places] @ model.token_embd.weight.T
+    return F.cross_entropy(logits.float(), y[places])
+
+
+def rate(step: int, steps: int, peak: float, warm_up: int = 200) -> float:
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def optimiser(model: Nano) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    scales = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": scales, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.98), eps=1e-9)
+
+
+class Log:
+    """Lines to the screen and to the log file: what runs, and every hundredth step."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._path.write_text("", encoding="utf-8")
+        self._began = time.monotonic()
+        self._mean = 0.0
+        self._tokens = 0
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+        with self._path.open("a", encoding="utf-8") as out:
+            out.write(line + "\n")
+
+    def step(self, step: int, last: bool, loss: float, lr: float, tokens: int) -> None:
+        self._tokens += tokens
+        self._mean = loss if step == 0 else 0.98 * self._mean + 0.02 * loss
+        if step % 100 and not last:
+            return
+        spent = time.monotonic() - self._began
+        pace = f"tokens {self._tokens}  {self._tokens / spent:.0f} tokens/s  {spent:.0f} s"
+        self.say(f"step {step:6d}  loss {self._mean:.4f}  rate {lr:.2e}  {pace}")
+
+
+def train(steps: int, tokens: int, peak: float, log: Log) -> Nano:
+    """One run of so many steps of at most `tokens` tokens; the checkpoint is written on the way and at the end."""
+    torch.manual_seed(SEED)
+    tokenizer = Tokenizer.from_file(str(BUILD / "tokenizer.json"))
+    model = Nano(Shape(vocabulary=tokenizer.get_vocab_size()))
+    optimise = optimiser(model)
+    log.say(f"atmo-nano: {model.parameters_total()} parameters, {asdict(model.shape)}")
+    log.say(f"seed {SEED}, {steps} steps of {tokens} tokens, peak rate {peak}, torch {torch.__version__}, {THREADS} threads")
+    for step, (x, y) in zip(range(steps), batches(tokenizer, SEED, tokens, model.shape.context), strict=False):
+        lr = rate(step, steps, peak)
+        for group in optimise.param_groups:
+            group["lr"] = lr
+        loss = loss_of(model, x, y)
+        optimise.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimise.step()
+        log.step(step, step == steps - 1, loss.item(), lr, x.numel())
+        if step % 1000 == 999:
+            save(model)
+    save(model)
+    return model
+
+
+def save(model: Nano) -> None:
+    torch.save({"shape": asdict(model.shape), "weights": model.state_dict()}, BUILD / "model.pt")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens of a batch, padding included")
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--log", type=Path, default=RESULTS / "training.log")
+    args = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    torch.set_num_threads(THREADS)
+    train(args.steps, args.tokens, args.rate, Log(args.log))
+
+
+if __name__ == "__main__":
+    main()
