@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 
 from atmo.config import Config, load
 from atmo.errors import AtmoError, NodeNotRunning, by_code
+from atmo.transport.neighbours import NodeCard, running
 
 # The socket answers at once or the node is stuck; an answer that streams has the request's own deadline.
 CONNECT_TIMEOUT_S = 5.0
@@ -123,30 +123,22 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def find_socket(config: Config, node: str = "") -> Path:
     """The socket of the node of that name; without a name the configured one, or any node of this user that runs."""
-    running = running_nodes(config)
+    cards = running_nodes(config)
     wanted = node or config.node.name
-    for entry in running:
-        if entry["name"] == wanted:
-            return Path(entry["api"])
+    for card in cards:
+        if card.name == wanted:
+            return Path(card.api_socket)
     if node:
-        names = ", ".join(entry["name"] for entry in running) or "none"
+        names = ", ".join(card.name for card in cards) or "none"
         raise NodeNotRunning(f"No node named {node!r} is running.", hint=f"Running: {names}.")
-    if not running:
+    if not cards:
         raise _not_running()
-    return Path(running[0]["api"])
+    return Path(cards[0].api_socket)
 
 
-def running_nodes(config: Config) -> list[Json]:
-    """The nodes of this user that run on this machine, by name: `name`, `peer_id`, `pid`, `address`, `api`."""
-    found = []
-    for file in sorted((config.runtime / "nodes").glob("*.json")):
-        try:
-            entry = json.loads(file.read_text())
-            os.kill(int(entry["pid"]), 0)
-        except (OSError, ValueError, KeyError):
-            continue  # a node that died left its file behind; the next node that starts removes it
-        found.append(entry)
-    return sorted(found, key=lambda entry: str(entry["name"]))
+def running_nodes(config: Config) -> list[NodeCard]:
+    """The nodes of this user that run on this machine, by name."""
+    return sorted(running(config.runtime), key=lambda card: card.name)
 
 
 def _object(data: bytes) -> Json:

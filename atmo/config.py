@@ -172,7 +172,7 @@ def _read_toml(file: Path, wanted: bool) -> dict[str, Any]:
     try:
         with file.open("rb") as handle:
             settings = tomllib.load(handle)
-    except FileNotFoundError as exc:
+    except (FileNotFoundError, NotADirectoryError) as exc:
         if wanted:
             raise ConfigError(f"There is no configuration file {file}.", hint="Check the path.") from exc
         return {}

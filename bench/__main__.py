@@ -20,9 +20,12 @@ from rich.console import Console
 from atmo.errors import AtmoError
 from bench import harness, processes, report
 
+LAST_LINES = 8  # of each log of a scenario that failed
+
 
 def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was started is ended first
     try:
         if arguments.names == ["list"]:
             return _list()
@@ -95,9 +98,17 @@ def _run_one(name: str, *, quick: bool) -> harness.Result | None:
             print(f"  {name} left {left} processes behind; they were ended.", file=sys.stderr)
         if code == 0 and not left:
             return msgspec.json.decode(file.read_bytes(), type=harness.Result)
+        _last_words(place)
         why = f"took longer than {harness.load(name).limit_s:.0f} s" if code is None else f"ended with exit code {code}"
         print(f"  {name} {why if code != 0 else 'was not clean'}.", file=sys.stderr)
         return None
+
+
+def _last_words(place: Path) -> None:
+    """The ends of the logs that a failed scenario's nodes wrote; the folder is about to go."""
+    for log in sorted(place.rglob("*.log")):
+        for line in log.read_text(errors="replace").splitlines()[-LAST_LINES:]:
+            print(f"  {log.parent.name}: {line}", file=sys.stderr)
 
 
 def _wait(process: subprocess.Popen[bytes], limit_s: float) -> int | None:

@@ -174,11 +174,23 @@ def load(name: str) -> Scenario:
         raise UsageError(f"The scenario file {name}.toml is not right: {exc}.") from exc
 
 
-def measure(name: str, scenario: Scenario, folder: Path, *, quick: bool, runner: Runner | None = None) -> Result:
-    """Run a scenario in this process. folder: empty, for whatever it writes. runner: `bench.NAME` if not given."""
+def measure(
+    name: str,
+    scenario: Scenario,
+    folder: Path,
+    *,
+    quick: bool,
+    runner: Runner | None = None,
+    watch_s: float = machine.WATCH_S,
+) -> Result:
+    """Run a scenario in this process.
+
+    folder: empty, for whatever it writes; runner: `bench.NAME` if not given; watch_s: how long to see first whether the
+    machine is quiet.
+    """
     module = runner or cast(Runner, importlib.import_module(f"bench.{name}"))
     settings = scenario.quick if quick else scenario.full
-    conditions = machine.watch()
+    conditions = machine.watch(watch_s)
     begun_s = time.monotonic()
     outcomes = module.run(Context(scenario.seed, settings, folder))
     return assess(name, scenario, outcomes, conditions, wall_s=time.monotonic() - begun_s, quick=quick)
@@ -194,7 +206,8 @@ def assess(
     quick: bool,
 ) -> Result:
     """Turn samples into a result. Raises ValueError for a target that nothing was measured for."""
-    series = [one for outcome in outcomes for one in _series_of(outcome)]
+    distinct = {id(one): one for outcome in outcomes for one in _series_of(outcome)}  # pairs may share a series
+    series = list(distinct.values())
     measures = {one.name: _summary(one, scenario.seed) for one in series}
     if len(measures) < len(series):
         raise ValueError(f"two series of {name} have one name: {[one.name for one in series]}")

@@ -27,9 +27,10 @@ def summary(results: Sequence[harness.Result], failed: Sequence[str]) -> Text:
     """The last line: how many targets were met, and which were not."""
     verdicts = [verdict for result in results for verdict in result.verdicts if not result.quick]
     missed = [verdict.target.says for verdict in verdicts if not verdict.met]
-    text = Text(f"{len(verdicts) - len(missed)} of {len(verdicts)} targets met", style="red" if missed else "green")
-    if results and all(result.quick for result in results):
-        text = Text(f"{len(results)} scenarios ran; a quick run judges no targets")
+    if verdicts:
+        text = Text(f"{len(verdicts) - len(missed)} of {len(verdicts)} targets met", style="red" if missed else "green")
+    else:
+        text = Text(f"{len(results)} scenarios ran, no target was judged")
     if missed:
         text.append(f". MISSED: {'; '.join(missed)}")
     if failed:

@@ -74,26 +74,27 @@ def _decisions(
 ) -> Iterator[Series]:
     """The tables take turns, so that whatever else the machine does meets all of them."""
     taken_ms: list[list[float]] = [[] for _ in meshes]
-    refused = [0] * len(meshes)
+    compared: list[list[int]] = [[] for _ in meshes]
     for number in range(sizes.warm_up + sizes.decisions):
         vector, wishes = vectors[number % len(vectors)], some_constraints(context.chance)
         for at, mesh in enumerate(meshes):
             query = Query(mesh.local, vector, 40, 128, wishes)
             begun_ns = time.perf_counter_ns()
-            refused[at] += not _decides(mesh, query, context)
+            weighed = _decide(mesh, query, context)
             taken_ms[at].append((time.perf_counter_ns() - begun_ns) / 1e6)
-    for rows, taken, refusals in zip(sizes.rows, taken_ms, refused, strict=True):
-        note = f"{sizes.classes} classes; {refusals} of {len(taken)} ended in a refusal"
+            compared[at].append(weighed)
+    for rows, taken, weighed_each in zip(sizes.rows, taken_ms, compared, strict=True):
+        most, mean, refused = max(weighed_each), np.mean(weighed_each), weighed_each.count(0) / len(weighed_each)
+        note = f"of {sizes.classes} classes {mean:.1f} compared on average, {most} at most; {refused:.1%} refused"
         yield Series(f"decision, {rows} rows", "ms", taken[sizes.warm_up :], note)
 
 
-def _decides(mesh: Mesh, query: Query, context: Context) -> bool:
-    """False when no node is able, which is a decision as well."""
+def _decide(mesh: Mesh, query: Query, context: Context) -> int:
+    """How many classes were compared; 0 when no node is able, which is a decision as well."""
     try:
-        decide(mesh.table, mesh.field, query, NOW_S, context.rng)
+        return len(decide(mesh.table, mesh.field, query, NOW_S, context.rng).classes)
     except NoRoute:
-        return False
-    return True
+        return 0
 
 
 def _prompts(context: Context, sizes: Sizes, mesh: Mesh, encoder: Encoder) -> Iterator[Series]:
@@ -105,7 +106,7 @@ def _prompts(context: Context, sizes: Sizes, mesh: Mesh, encoder: Encoder) -> It
         vector = encoder.encode(text)
         encoded_ns = time.perf_counter_ns()
         query = Query(mesh.local, vector, sizes.prompt_tokens, 128)
-        _decides(mesh, query, context)
+        _decide(mesh, query, context)
         whole_ms.append((time.perf_counter_ns() - begun_ns) / 1e6)
         embedding_ms.append((encoded_ns - begun_ns) / 1e6)
     note = f"{sizes.prompt_tokens} tokens, {sizes.rows[-1]} rows"

@@ -159,7 +159,7 @@ def _why(decision: views.Json) -> str:
 def _kill_and_ask_again(failures: list[str]) -> None:
     victim, prompt = "library", "What is Atmosphere?"
     console.rule(f"[bold]{victim} dies (kill -9), and the next question still gets its answer", align="left")
-    pid = next(entry["pid"] for entry in running_nodes(load()) if entry["name"] == victim)
+    pid = next(card.pid for card in running_nodes(load()) if card.name == victim)
     os.kill(pid, signal.SIGKILL)
     console.print(f"[dim]$ kill -9 {pid}\n$ atmo ask --node desk[/] [bold]{prompt!r}[/]")
     answer, node = _ask("desk", prompt)
@@ -211,16 +211,16 @@ def _wait(what: str, true: Callable[[], bool]) -> None:
 
 
 def _stop_nodes() -> None:
-    for entry in running_nodes(load()):
+    for card in running_nodes(load()):
         try:
-            _client(entry["name"]).stop()
+            _client(card.name).stop()
         except AtmoError:
-            os.kill(entry["pid"], signal.SIGTERM)
+            os.kill(card.pid, signal.SIGTERM)
     ends_s = time.monotonic() + LINK_TIMEOUT_S
     while running_nodes(load()) and time.monotonic() < ends_s:
         time.sleep(0.05)
-    for entry in running_nodes(load()):
-        os.kill(entry["pid"], signal.SIGKILL)
+    for card in running_nodes(load()):
+        os.kill(card.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

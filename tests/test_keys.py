@@ -41,7 +41,7 @@ def member() -> Identity:
 def test_a_credential_names_mesh_peer_and_curve_key(root: Identity, member: Identity) -> None:
     curve = CurveKeys.generate()
     passport = check_credential(issue_credential(root, member, curve, wall_s=NOW_S), MeshId(root.public), NOW_S)
-    assert (passport.mesh, passport.peer, passport.curve) == (root.public, member.public, curve.public)
+    assert (bytes(passport.mesh), passport.peer, passport.curve) == (root.public, member.public, curve.public)
     assert passport.not_after_s == int(NOW_S) + YEAR_S
 
 

@@ -112,7 +112,7 @@ def _disk(home: Path) -> Finding:
 
 def _port(config: Config) -> Finding:
     port = config.transport.port or DEFAULT_PORT
-    mine = any(f"/tcp/{port}/" in entry["address"] for entry in running_nodes(config))
+    mine = any(card.address.port == port for card in running_nodes(config))
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -168,15 +168,15 @@ def _nodes(config: Config) -> Iterator[Finding]:
     running = running_nodes(config)
     if not running:
         yield Finding("note", "No node is running.", "Start one: atmo node start")
-    for entry in running:
+    for card in running:
         try:
-            report = SyncClient(config, socket_path=Path(entry["api"])).status()
+            report = SyncClient(config, socket_path=Path(card.api_socket)).status()
         except AtmoError as error:
-            yield Finding("bad", f"The node {entry['name']} does not answer: {error.message}", error.hint)
+            yield Finding("bad", f"The node {card.name} does not answer: {error.message}", error.hint)
             continue
-        yield Finding("ok", f"The node {entry['name']} is up at {entry['address']} with {report['peers']} peers.")
+        yield Finding("ok", f"The node {card.name} is up at {card.address} with {report['peers']} peers.")
         for served in report["capabilities"]:
             if served["state"] == "failed":
-                yield Finding("bad", f"{entry['name']} cannot serve {served['id']}: {served['detail']}", served["hint"])
+                yield Finding("bad", f"{card.name} cannot serve {served['id']}: {served['detail']}", served["hint"])
         for problem in report["problems"]:
-            yield Finding("note", f"{entry['name']}: {problem}")
+            yield Finding("note", f"{card.name}: {problem}")

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from atmo.config import Config, load
 from atmo.errors import AtmoError
 
@@ -25,6 +27,11 @@ def run(config: Config, ready_fd: int | None = None) -> int:
         return uvloop.run(_live(config, ready_fd))
     except KeyboardInterrupt:
         return 130
+    except Exception as exc:
+        structlog.get_logger("atmo.node").exception("the node failed")
+        return _report_failure(
+            AtmoError(f"The node failed: {type(exc).__name__}: {exc}.", hint=f"See {config.log_file}."), ready_fd
+        )
 
 
 async def _live(config: Config, ready_fd: int | None) -> int:

@@ -98,7 +98,7 @@ def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
 
 def stop(node: str, *, every: bool, as_json: bool) -> None:
     config = load()
-    names = [entry["name"] for entry in running_nodes(config)] if every else [node]
+    names = [card.name for card in running_nodes(config)] if every else [node]
     stopped = [_stop_one(config, name) for name in names]
     if as_json:
         output.print_json({"stopped": stopped})

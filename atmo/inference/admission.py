@@ -1,9 +1,10 @@
 """Who may work now, who waits and who is told to come back. Pure: the time is an argument, the caller does the waiting.
 
-Theory of operation. There are as many slots as the engine answers at once, and a bounded queue, by priority and then by
-arrival. What a request would have to wait is estimated from the service times seen so far: with S their moving average, k
-slots and p requests before it, about S * (p + 1) / k. A request whose time is up before its turn is refused at once: to
-queue it would only make the others wait (as in Google's and Netflix's load shedding). Without a sample nothing is assumed.
+Theory of operation. There are as many slots as the engine answers at once, and a bounded queue, by priority and then
+by arrival. What a request would have to wait is estimated from the service times seen so far: with S their moving
+average, k slots and p requests before it, about S * (p + 1) / k. A request whose time is up before its turn is
+refused at once: to queue it would only make the others wait (as in Google's and Netflix's load shedding). Without a
+sample nothing is assumed.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from atmo.inference.protocol import Frame, FrameBuffer, encode
 
 
 class Channel(asyncio.Protocol):
-    """on_frame gets the body of each frame as it arrives; on_end is called once, when the other side is gone.
+    """on_frame gets the body of each frame as it arrives; on_end is called once, when the other side is gone, with what
+    was wrong when it sent nonsense and "" otherwise.
 
     A body that on_frame refuses with ProtocolError ends the channel: after one bad frame no other can be trusted.
     """
@@ -53,4 +54,4 @@ class Channel(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._on_end(self._broken or (str(exc) if exc else ""))
+        self._on_end(self._broken)  # a reset is an end like any other: how the process ended says more

@@ -1,13 +1,13 @@
 """What an engine is: the one interface behind which llama.cpp, onnxruntime and, later, servers over HTTP stand.
 
-An engine holds one loaded model. It is either native (loaded in this process, which only a worker process does) or a proxy
-for a worker (`atmo.inference.supervisor`), and whoever uses it cannot tell. All calls may run at the same time; an engine
-with fewer slots than callers makes the rest wait in the order they came.
+An engine holds one loaded model. It is either native (loaded in this process, which only a worker process does) or a
+proxy for a worker (`atmo.inference.supervisor`), and whoever uses it cannot tell. All calls may run at the same time;
+an engine with fewer slots than callers makes the rest wait in the order they came.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,8 +18,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to load and how.
 
     kind: `gguf`, `encoder` or `classifier`; path: the model's file or folder; engine: `auto`, `xllamacpp`,
-    `llama-cpp-python` or `onnx`; context: tokens for one request, 0 for the model's own; slots: requests answered at once;
-    threads: 0 for as many as the machine has cores; gpu_layers: -1 for all that fit, 0 for none.
+    `llama-cpp-python` or `onnx`; context: tokens for one request, 0 for the model's own; slots: requests answered at
+    once; threads: 0 for as many as the machine has cores; gpu_layers: -1 for all that fit, 0 for none.
     """
 
     name: str
@@ -92,14 +92,15 @@ class EngineLoad:
 
 
 class Engine(Protocol):
-    """Calls raise InferenceError's children: EngineUnavailable (worker gone or starting), ContextOverflow, ModelInvalid.
+    """Calls raise InferenceError's children: EngineUnavailable (worker gone or starting), ContextOverflow,
+    ModelInvalid.
 
     Leaving a `chat` iterator early (`aclose`) cancels the work in the engine and frees its slot.
     """
 
     facts: ModelFacts
 
-    def chat(self, job: ChatJob) -> AsyncIterator[Piece | Finish]:
+    def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
         """Answer a chat: some pieces, then one finish."""
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:

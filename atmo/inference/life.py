@@ -38,7 +38,8 @@ from atmo.inference.protocol import (
 )
 
 _LOAD_ID = 0
-_Answer = TypeVar("_Answer", Vectors, Labels, Counted)
+_EXIT_WITHIN_S = 2.0  # from the end of the connection to that of the process; a guess
+_Expected = TypeVar("_Expected", Done, Vectors, Labels, Counted)
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Life:
     def open_requests(self) -> int:
         return len(self._requests)
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish]:
+    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
         """Closing the generator early cancels the request in the worker."""
         request_id, queue = self._open()
         self._channel.send(Chat(request_id, job))
@@ -92,7 +93,7 @@ class Life:
                     yield Piece(frame.text, frame.token_ids)
                     continue
                 over = True
-                yield self._expect(frame, Done).finish
+                yield _expect(frame, Done).finish
         finally:
             self._requests.pop(request_id, None)
             if not over:
@@ -132,12 +133,12 @@ class Life:
             self.worker.kill()
             await self.dead
 
-    async def _ask(self, frame: Callable[[int], Embed | Classify | Count], kind: type[_Answer]) -> _Answer:
+    async def _ask(self, frame: Callable[[int], Embed | Classify | Count], kind: type[_Expected]) -> _Expected:
         request_id, queue = self._open()
         answered = False
         try:
             self._channel.send(frame(request_id))
-            answer = self._expect(await queue.get(), kind)
+            answer = _expect(await queue.get(), kind)
             answered = True
             return answer
         finally:
@@ -167,8 +168,13 @@ class Life:
     def _on_end(self, broken: str) -> None:
         """The socket is closed: the worker is dead or dying, or it sent what makes no sense and must not go on."""
         if broken:
-            self._verdict = self._verdict or f"was stopped ({broken})"
-        self.worker.kill()
+            self.kill(f"was stopped ({broken})")
+        else:
+            asyncio.get_running_loop().call_later(_EXIT_WITHIN_S, self._kill_silent)
+
+    def _kill_silent(self) -> None:
+        if not self.dead.done():
+            self.kill("closed its connection and was stopped")
 
     async def _watch(self) -> str:
         """Wait for the end of the process, then tell everybody. Returns how it ended."""
@@ -189,15 +195,13 @@ class Life:
             EngineUnavailable(f"The engine of {self.name} {how}.", hint="This answer is lost; ask again in a moment.")
         )
 
-    @staticmethod
-    def _expect(frame: FromWorker | _Death, kind: type[_Expected]) -> _Expected:
-        if isinstance(frame, kind):
-            return frame
-        if isinstance(frame, _Death):
-            raise frame.error
-        if isinstance(frame, Failed):
-            raise raised(frame)
-        raise ProtocolError(f"The engine's worker answered with {type(frame).__name__} instead of {kind.__name__}.")
 
-
-_Expected = TypeVar("_Expected", Done, Vectors, Labels, Counted)
+def _expect(frame: FromWorker | _Death, kind: type[_Expected]) -> _Expected:
+    """The frame, when it is of the kind that was waited for. Raises what it reports otherwise."""
+    if isinstance(frame, kind):
+        return frame
+    if isinstance(frame, _Death):
+        raise frame.error
+    if isinstance(frame, Failed):
+        raise raised(frame)
+    raise ProtocolError(f"The engine's worker answered with {type(frame).__name__} instead of {kind.__name__}.")

@@ -93,9 +93,10 @@ class WorkerProcess:
         return list(self._lines)
 
     def kill(self) -> None:
+        """End it now. By number, because Process.kill would collect the exit status before asyncio's watcher can."""
         if self._process.returncode is None:
             try:
-                self._process.kill()
+                os.kill(self._process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass  # it ended between the look and the kill
 
@@ -132,4 +133,6 @@ def _environment() -> dict[str, str]:
     """PYTHONPATH names where this very package was found: the worker must be of the same version as the node."""
     chosen = {name: text for name, text in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     home = str(Path(atmo.__file__).resolve().parent.parent)
-    return chosen | {"PYTHONPATH": home, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    # GGML_NO_BACKTRACE: an abort() in llama.cpp would otherwise start a debugger on its own process.
+    ours = {"PYTHONPATH": home, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
+    return chosen | ours

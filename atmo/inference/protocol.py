@@ -1,9 +1,10 @@
 """What a node and its engine worker say to each other over their socket pair: length-prefixed MessagePack frames.
 
-Theory of operation. The parent numbers its requests; every answer carries the number of its request. `Chat` is answered by
-any count of `Said` and one `Done`, every other request by one frame of its own; any request may be answered by `Failed`
-instead, and after `Done`, `Failed` or `Cancel` its number is dead. `Load` and `Bye` have no number: a worker loads once.
-A frame is four bytes of length, big-endian, and that many bytes of MessagePack. No IO here: bytes in, frames out.
+Theory of operation. The parent numbers its requests; every answer carries the number of its request. `Chat` is
+answered by any count of `Said` and one `Done`, every other request by one frame of its own; any request may be
+answered by `Failed` instead, and after `Done`, `Failed` or `Cancel` its number is dead. `Load` and `Bye` have no
+number: a worker loads once. A frame is four bytes of length, big-endian, and that many bytes of MessagePack. No IO
+here: bytes in, frames out.
 """
 
 from __future__ import annotations
@@ -145,8 +146,8 @@ class FrameBuffer:
         return found
 
 
-_TO_WORKER = msgspec.msgpack.Decoder(ToWorker)
-_FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)
+_TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 
 def decode_to_worker(body: bytes) -> ToWorker:

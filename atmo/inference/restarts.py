@@ -1,8 +1,8 @@
 """When to start a dead engine again, and when to stop trying. Pure: times and randomness are arguments.
 
-Theory of operation. The pause doubles with each quick death in a row and is drawn at random from its upper half, so that
-many engines that died of one cause do not come back in step. A life that was long enough clears the count: a crash once a
-day is restarted for ever, a crash at every start is not.
+Theory of operation. The pause doubles with each quick death in a row and is drawn at random from its upper half, so
+that many engines that died of one cause do not come back in step. A life that was long enough clears the count: a
+crash once a day is restarted for ever, a crash at every start is not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Restarts:
         self.deaths = 0  # quick ones in a row
 
     def died(self, lived_s: float, rng: Random) -> float | None:
-        """Seconds to wait before the next start, or None to give up. lived_s: since it became ready, 0 when it never did."""
+        """Seconds to wait before the next start, or None to give up. lived_s: since it became ready, 0 when it never
+        did."""
         self.deaths = self.deaths + 1 if lived_s < self._policy.quick_s else 1
         if self.deaths >= self._policy.quick_deaths:
             return None

@@ -1,10 +1,10 @@
 """Keeps one engine alive in a worker process, and is an Engine itself: whoever uses it does not see the worker.
 
-Theory of operation. A supervisor goes through lives (`atmo.inference.life`): start a worker, let it load, serve until it
-dies, wait, again. A file that kills or is refused by the engine on its first loading would do so for ever: that, and too
-many quick deaths in a row, end in `failed`, which is told once and stays. A worker that does not answer a ping in time
-hangs and is killed. Requests never wait for a worker: while there is none they are refused at once, so that the mesh can
-route them elsewhere.
+Theory of operation. A supervisor goes through lives (`atmo.inference.life`): start a worker, let it load, serve until
+it dies, wait, again. A file that kills or is refused by the engine on its first loading would do so for ever: that,
+and too many quick deaths in a row, end in `failed`, which is told once and stays. A worker that does not answer a
+ping in time hangs and is killed. Requests never wait for a worker: while there is none they are refused at once, so
+that the mesh can route them elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from atmo.clock import Clock
 from atmo.errors import AtmoError, EngineUnavailable
 from atmo.inference.engine import ChatJob, EngineEvent, EngineLoad, Finish, ModelFacts, ModelSpec, Piece
 from atmo.inference.life import Life
+from atmo.inference.process import Exit
 from atmo.inference.restarts import RestartPolicy, Restarts
 
 _PROGRESS_EVERY_S = 1.0
@@ -28,8 +29,9 @@ _PROGRESS_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SupervisorSettings:
-    """load_within_s: longest loading; ping_every_s, pong_within_s: how a hung worker is found; stop_within_s: patience at
-    the end; nice: of the worker process. All guesses; 20 s without a pong is long even on a machine that swaps."""
+    """load_within_s: longest loading; ping_every_s, pong_within_s: how a hung worker is found; stop_within_s:
+    patience at the end; nice: of the worker process. All guesses; 20 s without a pong is long even on a machine that
+    swaps."""
 
     load_within_s: float = 300.0
     ping_every_s: float = 5.0
@@ -67,7 +69,9 @@ class Supervisor:
 
     def __repr__(self) -> str:
         pid = f" pid={self.pid}" if self.pid else ""
-        return f"<Supervisor {self.spec.name} {self.state}{pid} chats={self._chats} quick_deaths={self._restarts.deaths}>"
+        return (
+            f"<Supervisor {self.spec.name} {self.state}{pid} chats={self._chats} quick_deaths={self._restarts.deaths}>"
+        )
 
     @property
     def pid(self) -> int | None:
@@ -101,7 +105,7 @@ class Supervisor:
         if self.state == "failed" and self._trouble is not None:
             raise self._trouble
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish]:
+    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
         life = self._serving()
         self._chats += 1
         try:
@@ -167,15 +171,16 @@ class Supervisor:
         """When the model became ready, in the clock's seconds; None when the worker died instead."""
         watching = asyncio.ensure_future(self._watch_loading(life))
         try:
-            facts = await life.ready
-        except EngineUnavailable as error:
-            if not life.worker.ended:  # it said so itself: the engine is not installed
-                await self._give_up(life, error)
-            elif first and life.exit is not None and life.exit.crashed:
-                await self._give_up(life, self._killed_by_file(life.exit))
+            async with asyncio.timeout(self._settings.load_within_s):
+                facts = await asyncio.shield(life.ready)
+        except TimeoutError:
+            await self._give_up(life, self._too_slow())
             return None
         except AtmoError as error:
-            await self._give_up(life, error)
+            if life.exit is None:  # alive, and told us: the file is no model, or the engine is not installed
+                await self._give_up(life, error)
+            elif first and life.exit.crashed:
+                await self._give_up(life, self._killed_by_file(life.exit))
             return None
         finally:
             watching.cancel()
@@ -184,12 +189,10 @@ class Supervisor:
         return self._clock.now()
 
     async def _watch_loading(self, life: Life) -> None:
-        """Tell how far loading is, and end it when it takes too long."""
-        began_s = self._clock.now()
-        while (waited_s := self._clock.now() - began_s) < self._settings.load_within_s:
-            await asyncio.sleep(min(_PROGRESS_EVERY_S, self._settings.load_within_s - waited_s))
+        """Tell how far loading is, for as long as it takes."""
+        while True:
+            await asyncio.sleep(_PROGRESS_EVERY_S)
             self._tell("loading", f"Loading {self.spec.path}{_progress(life.worker.pid, self.spec.path)}.")
-        life.kill(f"did not finish loading {self.spec.path} within {self._settings.load_within_s:g} s")
 
     async def _serve(self, life: Life) -> None:
         """Until it dies. A ping that is not answered in time is its death."""
@@ -209,7 +212,8 @@ class Supervisor:
         pause_s = self._restarts.died(0.0 if ready_s is None else self._clock.now() - ready_s, self._rng)
         what = f"The engine of {self.spec.name} {how}"
         if pause_s is None:
-            self._fail(EngineUnavailable(f"{what}, {self._restarts.deaths} times in a row.", hint="It is given up: see the log."))
+            times = f"{what}, and so {self._restarts.deaths} times in a row"
+            self._fail(EngineUnavailable(f"{times}.", hint="It is not started again; see `atmo doctor`."))
             return False
         self._tell("down", f"{what}.", f"It is restarted in {pause_s:.1f} s.")
         await asyncio.sleep(pause_s)
@@ -220,9 +224,15 @@ class Supervisor:
         await life.stop(self._settings.stop_within_s)
         self._fail(error)
 
-    def _killed_by_file(self, exit: object) -> EngineUnavailable:
+    def _too_slow(self) -> EngineUnavailable:
         return EngineUnavailable(
-            f"The engine of {self.spec.name} died while loading {self.spec.path}: it {exit}.",
+            f"The engine did not load {self.spec.path} within {self._settings.load_within_s:g} s.",
+            hint="Use a smaller model, or a faster disk.",
+        )
+
+    def _killed_by_file(self, ended: Exit) -> EngineUnavailable:
+        return EngineUnavailable(
+            f"The engine of {self.spec.name} died while loading {self.spec.path}: it {ended}.",
             hint="The file is damaged, hostile or too new for this engine; use another.",
         )
 
@@ -237,7 +247,7 @@ class Supervisor:
 
 
 def _progress(pid: int, path: str) -> str:
-    """", 37%" as far as resident memory tells it, "" where it does not."""
+    """For example `, 37%`, as far as resident memory tells it; empty where it does not."""
     try:
         resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         share = resident / max(1, Path(path).stat().st_size)

@@ -1,8 +1,9 @@
-"""A process that holds one model: `python -m atmo.inference.worker FD NICE`, started by the supervisor and by nobody else.
+"""A process that holds one model: `python -m atmo.inference.worker FD NICE`, started by the supervisor and by nobody
+else.
 
-FD is one end of a socket pair, inherited. There is no port and no file, so no other user of the machine can speak to a
-worker, and none can be left behind: when the node ends, however it ends, the socket reports its end and the kernel sends
-the signal asked for below. Only what an engine needs is imported here; start time is measured in bench/.
+FD is one end of a socket pair, inherited. There is no port and no file, so no other user of the machine can speak to
+a worker, and none can be left behind: when the node ends, however it ends, the socket reports its end and the kernel
+sends the signal asked for below. Only what an engine needs is imported here; start time is measured in bench/.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Worker:
             self._send(failed(request_id, broken))
 
     async def _load(self, frame: Load) -> None:
-        self._engine = await open_engine(frame.spec, Path(frame.socket_folder))
+        self._engine = open_engine(frame.spec, Path(frame.socket_folder))
         self._send(Ready(self._engine.facts))
 
     async def _serve(self, frame: Chat | Embed | Classify | Count) -> None:

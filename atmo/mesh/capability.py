@@ -1,7 +1,7 @@
 """What a node offers: a descriptor in words and numbers, and its meaning as vectors.
 
-Nodes that offer the same thing publish byte-identical descriptors and so fall into one *class*; what differs from node to
-node (load, labels, hardware) stands in other rows. Relevance is computed once per class, however many nodes serve it.
+Nodes that offer the same thing publish byte-identical descriptors and so fall into one *class*; what differs from node
+to node (load, labels, hardware) stands in other rows. Relevance is computed once per class, however many serve it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ View = Annotated[bytes, Meta(min_length=EMBEDDING_DIM, max_length=EMBEDDING_DIM)
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One capability in words and numbers. Empty or zero means: does not apply or is not known.
 
-    id: `atmo:<type>:<name>`; type: `chat`, `embedding`, `classification`, ...; root: hex SHA-256 of the model's content;
-    context: tokens; parameters: count; strength: 0 (toy) to 1 (best there is); price: US dollars for a million output
-    tokens; energy: `A` (frugal) to `G`; labels: what the capability may be used for, as `key=value` pairs.
+    id: `atmo:<type>:<name>`; type: `chat`, `embedding`, `classification`, ...; root: hex SHA-256 of the model's
+    content; context: tokens; parameters: count; strength: 0 (toy) to 1 (best there is); price: US dollars for a
+    million output tokens; energy: `A` (frugal) to `G`; labels: what the capability may be used for, as pairs.
     """
 
     id: Ident
@@ -75,7 +75,8 @@ class Capability(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         """(n_views, 384) float32, rows of unit length."""
         raw = np.frombuffer(b"".join(self.views), dtype=np.int8).reshape(len(self.views), EMBEDDING_DIM)
         vectors = raw.astype(np.float32)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6).astype(np.float32)
+        units: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        return units
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -30,7 +30,7 @@ from atmo.mesh.gossip import Outbox, Relay, pack
 from atmo.mesh.limits import MAX_ORIGINS
 from atmo.mesh.messages import Rows, Summary
 from atmo.mesh.neighbours import Neighbours
-from atmo.mesh.rows import Kind, NodeInfo, Row, Sign, SignedRow, Verify, peek
+from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, peek
 from atmo.mesh.rowstore import RowStore
 from atmo.mesh.timing import MeshTiming
 from atmo.mesh.verdict import Applied, Change, Reason, Rejected
@@ -41,6 +41,10 @@ __all__ = ["Core", "MeshTiming"]
 JUMP_INTERVAL_S = 5.0
 # How much sooner a node compares tables that knows of another it cannot reach: it depends on what others tell. A guess.
 HURRY = 0.2
+# A summary is small and what it asks for may be large: of one peer no more than this often is answered. A guess.
+SUMMARY_INTERVAL_S = 0.25
+# Rows that overtake each other on two lanes look like those of a node that forgot: no storm of reminders. A guess.
+REMIND_INTERVAL_S = 1.0
 
 
 class Core:
@@ -68,6 +72,8 @@ class Core:
         self._relay = Relay(timing.settle_s)
         self._conduct = Conduct()
         self._links: dict[PeerId, None] = {}  # in the order they came up; a set's order would differ between runs
+        self._compared_s: dict[PeerId, float] = {}  # when a peer's summary was last answered
+        self._reminded_s: dict[PeerId, float] = {}  # when a peer was last shown what it had said
         self._off_clock: set[PeerId] = set()  # origins whose wrong clock was reported
         self._repair_s = float("inf")  # when to compare tables next
         self._jumped_s = float("-inf")
@@ -165,7 +171,10 @@ class Core:
         if event.peer not in self._links:
             return []
         del self._links[event.peer]
-        self._relay.link_down(event.peer)
+        self._compared_s.pop(event.peer, None)
+        self._reminded_s.pop(event.peer, None)
+        if self.store.get(RowId(event.peer, Kind.NODE, "")) is not None:  # if not, it said goodbye
+            self._relay.lost(event.peer)
         self.neighbours.link_down(event.peer, now.mono_s)
         return [events.PeerLost(event.peer)]
 
@@ -190,7 +199,10 @@ class Core:
     def _on_stop(self, event: events.Stop, now: Moment) -> list[Effect]:
         self._say(self.author.withdraw_all(now), now)
         self._stopped = True
-        return [events.Broadcast(frame) for frame in self._outbox.drain(now.mono_s)]
+        frames = self._outbox.drain(now.mono_s)
+        # On both lanes: last words cannot be repeated, and the lane that loses nothing may be closed first.
+        last = [events.Send(peer, frame) for peer in self._links for frame in frames]
+        return [*(events.Broadcast(frame) for frame in frames), *last]
 
     def _say(self, rows: Iterable[Row], now: Moment) -> list[Effect]:
         """Put own rows into the table and on their way."""
@@ -242,11 +254,21 @@ class Core:
                 self._off_clock.discard(outcome.row.id.origin)
                 if self._relay.passes_on(outcome.row, now.mono_s):
                     self._outbox.add(outcome.row)
-            elif outcome.reason is not Reason.DUPLICATE and outcome.reason is not Reason.STALE:
+            elif outcome.reason is Reason.STALE and outcome.origin == peer:
+                effects += self._remind(peer, now)
+            elif outcome.reason is not Reason.DUPLICATE:
                 effects += self._on_rejected(peer, signed, outcome, now)
             if outcome.equivocation is not None:
                 effects.append(events.Equivocated(PeerId(peek(signed).origin), outcome.equivocation))
         return self._changed(changes, now) + effects
+
+    def _remind(self, peer: PeerId, now: Moment) -> list[Effect]:
+        """A peer says of itself what is older than what it said before: show it the latter. See `_jump`."""
+        newest = self.store.newest(peer)
+        if newest is None or now.mono_s - self._reminded_s.get(peer, float("-inf")) < REMIND_INTERVAL_S:
+            return []
+        self._reminded_s[peer] = now.mono_s
+        return [events.Send(peer, frame) for frame in pack([newest])]
 
     def _on_rejected(self, peer: PeerId, signed: SignedRow, rejected: Rejected, now: Moment) -> list[Effect]:
         if rejected.reason.culpable:
@@ -265,11 +287,20 @@ class Core:
         return []
 
     def _on_summary(self, peer: PeerId, theirs: Summary, now: Moment) -> list[Effect]:
-        """Send what the peer lacks, and the own summary if it asks for what this node may lack."""
+        """Send what the peer lacks, and the own summary if it asks for what this node may lack.
+
+        Of a node whose link was lost nothing is told: it is probably dead, and would live on for a TTL with each
+        newcomer.
+        """
+        if now.mono_s - self._compared_s.get(peer, float("-inf")) < SUMMARY_INTERVAL_S:
+            return []
+        self._compared_s[peer] = now.mono_s
         known = {PeerId(origin): (generation, total) for origin, generation, total in theirs.origins}
         missing: list[SignedRow] = []
         for origin, generation, total in self.store.summary():
             their_generation, their_total = known.get(origin, (0, 0))
+            if self._relay.is_lost(origin):
+                continue
             if generation > their_generation or (generation == their_generation and total != their_total):
                 missing += self.store.transcript(origin, now)
         effects: list[Effect] = [events.Send(peer, frame) for frame in pack(missing)]

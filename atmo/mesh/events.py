@@ -161,4 +161,27 @@ class ClockOff:
 
 Effect = Send | Broadcast | Dial | RowsChanged | Deliver | PeerLost | Misbehaved | OwnRowSeen | Equivocated | ClockOff
 
-__all__ = [name for name in dict(globals()) if name[:1].isupper()]
+__all__ = [
+    "Broadcast",
+    "Change",
+    "ClockOff",
+    "Deliver",
+    "Dial",
+    "DialFailed",
+    "Discovered",
+    "Effect",
+    "Equivocated",
+    "Event",
+    "FrameReceived",
+    "LinkDown",
+    "LinkUp",
+    "Misbehaved",
+    "OwnRowSeen",
+    "PeerLost",
+    "Publish",
+    "RowsChanged",
+    "Send",
+    "Stop",
+    "Tick",
+    "Withdraw",
+]

@@ -43,7 +43,7 @@ class FieldSettings:
     tau_staleness_s: float = 20.0  # memory of an advert; a guess: two lifetimes of a GRADIENT row
     failure_half_life_s: float = 10.0  # gamma = 0.5^(1/10 s); a guess
     failure_weight: float = 2.0  # lambda; a guess: one fresh failure makes a node look three times as slow
-    learning_rate: float = 0.3  # of the EWMA of S; a guess: three answers carry two thirds of the weight
+    learning_rate: float = 0.1  # of the EWMA of S; measured against 0.3 in the simulation of docs/routing.md
     trusted_samples: int = 3  # answers after which adverts count no more
     unknown_rtt_s: float = 0.005  # L before the first measurement; a guess: a slow LAN
     default_service_s: float = 1.0  # S when neither advert nor observation exists; a guess

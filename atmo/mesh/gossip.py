@@ -93,8 +93,13 @@ class Relay:
     def link_up(self, peer: PeerId) -> None:
         self.node_gone(peer)
 
-    def link_down(self, peer: PeerId) -> None:
+    def lost(self, peer: PeerId) -> None:
+        """The link of a node that is known went down."""
         self._lost.add(peer)
+
+    def is_lost(self, peer: PeerId) -> bool:
+        """True if there was a link to it, and is none."""
+        return peer in self._lost
 
     def passes_on(self, row: Row, now_s: float) -> bool:
         """True if somebody may not have heard this new row from its origin."""

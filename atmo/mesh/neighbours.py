@@ -43,6 +43,7 @@ class Neighbours:
     rng: Chance
     _prospects: dict[Target, _Prospect] = field(default_factory=dict)
     _linked: set[PeerId] = field(default_factory=set)
+    _avoided: dict[Target, float] = field(default_factory=dict)  # not to be dialled before that time
     _agenda: Agenda[Target] = field(default_factory=Agenda)  # when to dial
     _dialled: Agenda[Target] = field(default_factory=Agenda)  # when a dial in progress has failed
 
@@ -63,8 +64,11 @@ class Neighbours:
         if address not in prospect.hints:
             prospect.hints = (address, *prospect.hints)[:4]
             self._bound_hints()
-        prospect.failures = 0
-        self._consider(target, now_s)
+            prospect.failures = 0
+            self._consider(target, now_s)
+        else:  # announced again, so probably switched on again; but announcements may be many
+            prospect.failures = min(prospect.failures, 2)
+            self._consider(target, now_s + self.timing.redial_min_s * 2.0**prospect.failures)
 
     def node_gone(self, peer: PeerId) -> None:
         prospect = self._prospects.get(peer)
@@ -101,9 +105,9 @@ class Neighbours:
             self._retry(target, prospect, now_s)
 
     def avoid(self, peer: PeerId, until_s: float) -> None:
-        """Do not dial it before that."""
-        self._dialled.drop(peer)
-        if peer in self._prospects:
+        """Do not dial it before that, whatever happens."""
+        self._avoided[peer] = until_s
+        if self._agenda.at(peer) is not None:
             self._agenda.put(peer, until_s)
 
     def due(self, now_s: float) -> list[Multiaddr]:
@@ -139,14 +143,21 @@ class Neighbours:
 
     def _consider(self, target: Target, at_s: float) -> None:
         if target not in self._linked and self._dialled.at(target) is None:
-            self._agenda.put_if_sooner(target, at_s)
+            self._agenda.put_if_sooner(target, max(at_s, self._avoided_until_s(target, at_s)))
 
     def _retry(self, target: Target, prospect: _Prospect, now_s: float) -> None:
         if target in self._linked:
             return
         wait_s = min(self.timing.redial_max_s, self.timing.redial_min_s * 2.0 ** min(prospect.failures, 16))
         prospect.failures += 1
-        self._agenda.put(target, now_s + wait_s * self.rng.uniform(0.5, 1.0))
+        at_s = now_s + wait_s * self.rng.uniform(0.5, 1.0)
+        self._agenda.put(target, max(at_s, self._avoided_until_s(target, now_s)))
+
+    def _avoided_until_s(self, target: Target, now_s: float) -> float:
+        until_s = self._avoided.get(target, float("-inf"))
+        if until_s <= now_s:
+            self._avoided.pop(target, None)
+        return until_s
 
     def _drop(self, target: Target) -> None:
         self._prospects.pop(target, None)

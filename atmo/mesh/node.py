@@ -21,7 +21,7 @@ import structlog
 
 from atmo.clock import Clock, moment
 from atmo.errors import NoRoute, TransportError
-from atmo.ids import MeshId, Multiaddr, PeerId, short
+from atmo.ids import MeshId, Multiaddr, PeerId, format_peer, short
 from atmo.keys import Identity, verify
 from atmo.mesh import calls, core, events
 from atmo.mesh.capability import Capability
@@ -100,6 +100,8 @@ class MeshNode:
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit)
         self.problems: dict[str, str] = {}
+        self._wanted: set[Multiaddr] = set()
+        self._told: set[tuple[str, str]] = set()
         self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
         self.decisions: OrderedDict[bytes, Decision] = OrderedDict()
         self._clock = clock
@@ -133,9 +135,11 @@ class MeshNode:
         """Publish what this machine is."""
         self._handle(events.Publish(Kind.NODE, "", info))
 
-    def discovered(self, address: Multiaddr) -> None:
-        """Somebody may be there."""
+    def discovered(self, address: Multiaddr, *, wanted: bool = False) -> None:
+        """Somebody may be there. `wanted`: the user named this address, so it is a problem if nobody answers."""
         if address.peer != self.peer:
+            if wanted:
+                self._wanted.add(address)
             self._handle(events.Discovered(address))
 
     def offer(self, capability: Capability, service: Service) -> None:
@@ -151,6 +155,7 @@ class MeshNode:
 
     def load_changed(self) -> None:
         """A service became busier, idler, ready or not: publish it, soon."""
+        self.table.put_gradient(self.peer, self._loads(), self._clock.now())  # what is one's own is known at once
         if self._load_timer is not None or self._closed:
             return
         wait_s = max(0.0, self._load_told_s + LOAD_INTERVAL_S - self._clock.now())
@@ -216,12 +221,28 @@ class MeshNode:
             elif isinstance(event, LinkUp):
                 self.note("joined", short(event.peer))
                 self.table.mark_back(event.peer)
+                self._reached(event.peer)
                 self._handle(events.LinkUp(event.peer, event.address))
             elif isinstance(event, LinkDown):
                 self._lost(event)
             elif isinstance(event, DialFailed):
-                self.note("unreachable", f"{event.address}: {event.error.message}")
+                self._unreachable(event)
                 self._handle(events.DialFailed(event.address))
+
+    def _unreachable(self, event: DialFailed) -> None:
+        """Worth a line once for each address and reason; a problem only where the user named the address."""
+        told = str(event.address), event.error.message
+        if told not in self._told:
+            self._told.add(told)
+            self.note("unreachable", event.error.message)
+        if event.address in self._wanted:
+            self._complain(str(event.address), f"{event.error}")
+
+    def _reached(self, peer: PeerId) -> None:
+        """Whatever was wrong with its addresses is over."""
+        for address in [address for address in self._wanted if address.peer in (peer, None)]:
+            self.problems.pop(str(address), None)
+        self._told = {told for told in self._told if format_peer(peer) not in told[0]}
 
     def _lost(self, event: LinkDown) -> None:
         self.note("lost", f"{short(event.peer)}: {event.reason}")
@@ -301,8 +322,10 @@ class MeshNode:
     def _tell_load(self) -> None:
         self._load_timer = None
         self._load_told_s = self._clock.now()
-        loads = tuple(service.load() for service in self.serving.services.values())
-        self._handle(events.Publish(Kind.GRADIENT, "", Gradient(loads)))
+        self._handle(events.Publish(Kind.GRADIENT, "", self._loads()))
+
+    def _loads(self) -> Gradient:
+        return Gradient(tuple(service.load() for service in self.serving.services.values()))
 
     # Requests
 

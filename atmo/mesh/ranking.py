@@ -20,8 +20,8 @@ SHORTLIST = 8
 # Classes so near to the best count as equally fit. Measured, docs/routing.md: of the classes within it 35% are right,
 # of the best ones 41%; within 0.05 it is 27%.
 MARGIN = 0.02
-# Below it nothing fits. Measured, docs/routing.md: costs 1.3% of the right answers. The encoder as published scores texts
-# that nothing fits hardly lower than others, so this catches only the strangest.
+# Below it nothing fits. Measured, docs/routing.md: costs 1.3% of the right answers. The encoder as published scores
+# texts that nothing fits hardly lower than others, so this catches only the strangest.
 UNFIT = 0.15
 
 

@@ -51,7 +51,7 @@ def no_route(table: RoutingTable, field: GradientField, query: Query, now: float
 
 def _least(table: RoutingTable, rows: NDArray[np.int32], bits: Bits) -> str:
     """The offer with the fewest broken conditions, and what would have to change for it."""
-    broken = np.array([int(value).bit_count() for value in bits])
+    broken = np.bitwise_count(bits)
     values, counts = np.unique(bits[broken == broken.min()], return_counts=True)
     least = Reason(int(values[np.argmax(counts)]))
     changes = " and ".join(WORDS[reason].relax for reason in least)

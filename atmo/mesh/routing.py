@@ -5,9 +5,10 @@ Pure: a function of the table, the field, the query, the time and a source of ch
 1. Which classes may serve it at all (one bit per broken condition; constraints.py)?
 2. How well does each fit the text? One product over all classes, the best few read again (ranking.py, views.py).
 3. Classes within a margin of the best are compared by fitness: relevance, strength, price, expected time.
-4. Within the class that wins, the node: two are drawn at random, in proportion to the work they get done, and the one
-   with the lower potential is taken (power of two choices). EXPLORE of the decisions draw one evenly instead. Never
-   the table's minimum: nodes that share old numbers would all run to the same place.
+4. Within the class that wins, the node: a few are drawn at random, in proportion to the work they get done, and the
+   one of the lowest potential is taken: two when reports are old (power of two choices), up to five when they are
+   fresh. EXPLORE of the decisions draw one evenly instead. Never the table's minimum: nodes that share old numbers
+   would all run to the same place.
 5. A `Decision` that holds every term, or `NoRoute` that says which condition excluded whom.
 
 Only rows of classes in play are read. Where none of them is feasible, the next best classes are asked, down to those
@@ -41,11 +42,14 @@ from atmo.mesh.table import RoutingTable
 from atmo.mesh.versions import satisfies
 
 EXPLORE = 0.02  # share of decisions that only learn; design choice, near Prequal's probing of stale replicas
-WINDOW = 64  # rows of one class that are looked at; a guess: power of two needs two
+WINDOW = 64  # rows of one class that are looked at; a guess: more than enough to draw from
+# Draws by the age of the reports in service times. Measured in a simulation of 10 and 50 routers, docs/routing.md: more
+# draws are better while reports are fresh and herd when they are old.
+DRAWS = ((0.5, 5), (1.0, 3), (float("inf"), 2))
 SURE = 0.15  # lead in relevance from which the first class is right in two cases of three; see docs/routing.md
-RUNNERS = 8  # candidates whose terms are kept
-ALTERNATIVES = 8
-PASSED = 8
+RUNNERS = 5  # candidates whose terms are kept
+ALTERNATIVES = 6
+PASSED = 5
 
 STRENGTH_WEIGHT = 0.5  # the weights of fitness are guesses; a full margin of relevance counts 1
 PRICE_WEIGHT = 0.5
@@ -209,8 +213,8 @@ def _compare(search: _Search, candidates: list[_Candidate]) -> list[ClassTerms]:
 def pick(terms: FieldTerms, rng: np.random.Generator) -> tuple[int, tuple[int, ...], bool]:
     """Step 4: the position chosen, the positions drawn, and whether this was an exploration.
 
-    Two positions are drawn without replacement, each with probability proportional to its k / (S + L): the draw
-    takes the two smallest of Exp(1) / weight, which is the same (Efraimidis and Spirakis, 2006).
+    Positions are drawn without replacement, each with probability proportional to its k / (S + L): the draw takes the
+    smallest of Exp(1) / weight, which is the same (Efraimidis and Spirakis, 2006).
     """
     n = len(terms)
     if n == 1:
@@ -219,29 +223,34 @@ def pick(terms: FieldTerms, rng: np.random.Generator) -> tuple[int, tuple[int, .
         at = int(rng.integers(n))
         return at, (at,), True
     latency_s, service_s, slots = terms.term("latency_s"), terms.term("service_s"), terms.term("slots")
-    keys = rng.standard_exponential(n) * (service_s + latency_s) / slots
-    first, second = np.argpartition(keys, 1)[:2].tolist() if n > 2 else (0, 1)
+    draws = draws_for(nearest_rank(terms.term("age_s"), 0.5) / nearest_rank(service_s, 0.5))
+    drawn = tuple(range(n))
+    if n > draws:
+        keys = rng.standard_exponential(n) * (service_s + latency_s) / slots
+        drawn = tuple(np.argpartition(keys, draws - 1)[:draws].tolist())
     potential_s = terms.potential_s
-    better = first if potential_s[first] <= potential_s[second] else second
-    return better, (first, second), False
+    return min(drawn, key=lambda at: float(potential_s[at])), drawn, False
+
+
+def draws_for(age: float) -> int:
+    """How many candidates to draw when their reports are so old, in service times."""
+    return next(draws for limit, draws in DRAWS if age <= limit)
 
 
 def _why_chosen(best: _Candidate, explored: bool) -> str:
     if len(best.terms) == 1:
         return "the only node of its class that can serve this"
-    return (
-        "drawn evenly, to keep learning about every node" if explored else "the lower potential of two drawn at random"
-    )
+    return "drawn evenly, to keep learning about every node" if explored else "the lowest potential of those drawn"
 
 
 def _runners(
     table: RoutingTable, best: _Candidate, chosen: int, drawn: tuple[int, ...], order: NDArray[np.intp]
 ) -> tuple[Terms, ...]:
-    """The other candidate that was drawn, then those of the lowest potential."""
+    """The others that were drawn, then those of the lowest potential."""
     places = [at for at in drawn if at != chosen]
     places += [at for at in order[: RUNNERS + 1].tolist() if at != chosen and at not in places]
     places = places[:RUNNERS]
-    why = ["drawn too, with the higher potential" if at in drawn else "not drawn" for at in places]
+    why = ["drawn too, with a higher potential" if at in drawn else "not drawn" for at in places]
     return tuple(terms_of(table, best.terms, places, best.relevance, why))
 
 

@@ -74,6 +74,7 @@ class _Origin:
     """One origin's newest generation. Every row has its mark; a mark without a row is a tombstone."""
 
     generation: int
+    newest: Row  # the highest version of all its slots: shown to an origin that forgot how far it had counted
     rows: dict[Slot, _Held] = field(default_factory=dict)
     marks: dict[Slot, _Mark] = field(default_factory=dict)
     sum: int = 0  # of the rows' digests, 53 bits; adding and taking away keeps it current
@@ -175,6 +176,11 @@ class RowStore:
             elif held is None and mark.signed is not None and mark.forget_s - now.mono_s > MARK_LIFE_S - MAX_TTL_S:
                 yield mark.signed
 
+    def newest(self, origin: PeerId) -> SignedRow | None:
+        """The latest that was accepted from an origin, be it expired or withdrawn."""
+        record = self._origins.get(origin)
+        return record.newest.signed if record else None
+
     @property
     def proofs(self) -> tuple[Equivocation, ...]:
         return tuple(self._proofs.values())
@@ -203,6 +209,8 @@ class RowStore:
             refused = self._compare(record, signed, payload)
             if refused is not None:
                 return refused
+        if payload.origin == self._own:
+            return None  # whatever its date, it matters that it exists
         if now.wall_s > payload.issued_s + payload.ttl_s + CLOCK_TOLERANCE_S:
             return Reason.EXPIRED
         if payload.issued_s > now.wall_s + CLOCK_TOLERANCE_S:
@@ -265,8 +273,10 @@ class RowStore:
         """The record of the row's generation, and the rows of an earlier life that it voids."""
         record = self._origins.get(row.id.origin)
         if record is not None and record.generation >= row.generation:
+            if row.version > record.newest.version:
+                record.newest = row
             return record, {}
-        fresh = self._origins[row.id.origin] = _Origin(row.generation)
+        fresh = self._origins[row.id.origin] = _Origin(row.generation, row)
         return fresh, {slot: held.row for slot, held in record.rows.items()} if record else {}
 
     def _prove(self, origin: PeerId, proof: Equivocation) -> Equivocation | None:
@@ -316,6 +326,10 @@ class RowStore:
                     look_s = self._agenda.at((origin, slot))
                     assert look_s is not None, "a slot that nobody looks at"
                     assert look_s <= due_s, "a slot that is looked at too late"
+            assert record.newest.generation == record.generation, "evidence of another generation"
+            assert record.newest.version >= max(mark.version for mark in record.marks.values()), (
+                "a newer row than newest"
+            )
             total = sum(_short(record.marks[slot].digest) for slot in record.rows)
             assert record.sum == total & _SUM_MASK, "a wrong sum"
 

@@ -85,9 +85,22 @@ def read_gguf(path: Path) -> GgufInfo:
     except FileNotFoundError as error:
         raise ModelNotFound(f"There is no model file {path}.", hint="Check the path.") from error
     except OSError as error:
-        raise ModelInvalid(f"{path} cannot be read: {error.strerror}.", hint="Check its type and permissions.") from error
+        what = f"{path} cannot be read: {error.strerror}."
+        raise ModelInvalid(what, hint="Check its type and permissions.") from error
     except _Broken as error:
         raise ModelInvalid(f"{path} is not a usable GGUF model: {error}.", hint=error.hint) from error
+
+
+def read_text(path: Path, key: str) -> str:
+    """One text of a GGUF's metadata, such as `tokenizer.chat_template`; "" when it has none. Raises as `read_gguf`."""
+    with path.open("rb") as file:
+        cursor = _Cursor(file, path.stat().st_size)
+        try:
+            values, _ = _pairs(cursor, _counts(cursor)[1])
+        except _Broken as error:
+            raise ModelInvalid(f"{path} is not a usable GGUF model: {error}.", hint=error.hint) from error
+    value = values.get(key, "")
+    return value if isinstance(value, str) else ""
 
 
 class _Broken(Exception):

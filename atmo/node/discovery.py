@@ -1,29 +1,86 @@
-"""temporary"""
+"""How a node finds others: the user's runtime folder and the local network.
+
+Whatever is found is only a hint, passed on as an address to dial; the door decides who is let in. What does not work
+is kept
+as a sentence for `atmo node status` and `atmo doctor`: nobody should wonder why nobody is found.
+"""
+
 from __future__ import annotations
-import asyncio, json, os
-from atmo.ids import format_peer, parse_multiaddr
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from atmo.config import Config
+from atmo.ids import MeshId, Multiaddr, PeerId, short
+from atmo.transport.discovery import LanDiscovery
+from atmo.transport.neighbours import Neighbours, NodeCard
+
+log = structlog.get_logger("atmo.discovery")
+
+# A link on one machine takes a few milliseconds; what is not linked by then is not there.
+SETTLE_S = 1.0
+
+
 class Discovery:
-    def __init__(self, config, address, mesh, api, found):
-        self.c, self.a, self.m, self.api, self.found = config, address, mesh, api, found
-        self.t=None
-    async def start(self, seeds, linked):
-        self.linked=linked
-        d=self.c.runtime/"nodes"; d.mkdir(parents=True,exist_ok=True,mode=0o700)
-        self.f=d/f"{format_peer(self.a.peer)}.json"
-        self.f.write_text(json.dumps({"name":self.c.node.name,"peer_id":format_peer(self.a.peer),"pid":os.getpid(),"address":str(self.a),"api":str(self.api)}))
-        for s in seeds: self.found(s)
-        self.scan()
-        self.t=asyncio.create_task(self.loop())
-    def scan(self):
-        for f in (self.c.runtime/"nodes").glob("*.json"):
-            if f!=self.f:
-                try: self.found(parse_multiaddr(json.loads(f.read_text())["address"]))
-                except Exception: pass
-    async def loop(self):
-        while True:
-            await asyncio.sleep(.25); self.scan()
-    async def settled(self): await asyncio.sleep(.2)
-    def problems(self, n): return []
-    async def close(self):
-        if self.t: self.t.cancel()
-        if hasattr(self,"f"): self.f.unlink(missing_ok=True)
+    """`found` is called with each address that may be a peer of this mesh, again when it comes back."""
+
+    def __init__(
+        self, config: Config, address: Multiaddr, mesh: MeshId, api_socket: Path, found: Callable[[Multiaddr], None]
+    ) -> None:
+        assert address.peer is not None
+        self._config = config
+        self._mesh = mesh
+        self._found = found
+        self._neighbours = Neighbours(config.runtime)
+        self._card = NodeCard(address.peer, mesh, address, os.getpid(), config.node.name, str(api_socket))
+        self._lan = self._make_lan(address) if config.discovery.lan else None
+        self._others: set[PeerId] = set()
+        self._foreign: set[PeerId] = set()
+
+    async def start(self) -> None:
+        """Show this node and begin to look. Raises ConfigError for a runtime folder that is not the user's alone."""
+        for card in self._neighbours.list():
+            self._neighbour(card)
+        self._neighbours.announce(self._card)
+        self._neighbours.watch(self._neighbour, lambda card: self._others.discard(card.peer))
+        if self._lan is not None:
+            await self._lan.start()
+
+    async def settled(self, linked: Callable[[], frozenset[PeerId]]) -> None:
+        """Return when the neighbours found on this machine are linked, or have had the time to be."""
+        ends_s = asyncio.get_running_loop().time() + SETTLE_S
+        while not self._others <= linked() and asyncio.get_running_loop().time() < ends_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    def problems(self, links: int) -> list[str]:
+        """Why nobody, or not everybody, is found. Empty when there is nothing to say."""
+        told = []
+        if self._lan is not None and self._lan.problem is not None:
+            told.append(str(self._lan.problem))
+        if self._foreign and not links:
+            told.append(f"{len(self._foreign)} nodes on the local network belong to other meshes.")
+        return told
+
+    async def close(self) -> None:
+        await self._neighbours.close()
+        if self._lan is not None:
+            await self._lan.close()
+
+    def _make_lan(self, address: Multiaddr) -> LanDiscovery:
+        return LanDiscovery(address, self._mesh, self._config.transport.host, self._announced, lambda peer: None)
+
+    def _neighbour(self, card: NodeCard) -> None:
+        if card.mesh == self._mesh and card.peer != self._card.peer:
+            self._others.add(card.peer)
+            self._found(card.address)
+
+    def _announced(self, address: Multiaddr, mesh: MeshId) -> None:
+        if mesh == self._mesh:
+            self._found(address)
+        elif address.peer is not None and address.peer not in self._foreign:
+            self._foreign.add(address.peer)
+            log.info("a node of another mesh", peer=short(address.peer), address=str(address))

@@ -55,7 +55,6 @@ class Node:
         self.config = config
         self.clock = clock or SystemClock()
         self.services: dict[str, EngineService] = {}
-        self.problems: list[str] = []
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
@@ -73,6 +72,7 @@ class Node:
     async def start(self) -> None:
         set_up_logs(self.config.log)
         wanted = offers(self.config)
+        seeds = [parse_multiaddr(text) for text in self.config.discovery.seeds]
         self._home = open_home(self.config, self.clock)
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
@@ -85,6 +85,8 @@ class Node:
         self._offer_ready_services()
         await self._start_gateway()
         await self._start_discovery()
+        for seed in seeds:
+            self.mesh.discovered(seed, wanted=True)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
 
     async def settled(self) -> None:
@@ -92,7 +94,7 @@ class Node:
         for service in self.services.values():
             await service.settled()
         if self._discovery is not None:
-            await self._discovery.settled()
+            await self._discovery.settled(self.mesh.transport.linked)
 
     async def stop(self) -> None:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
@@ -211,17 +213,18 @@ class Node:
         await self._gateway.start()
 
     async def _start_discovery(self) -> None:
-        seeds = [parse_multiaddr(text) for text in self.config.discovery.seeds]
         self._discovery = Discovery(
             self.config, self.mesh.transport.address, self.mesh.mesh, self._socket_path(), self.mesh.discovered
         )
-        await self._discovery.start(seeds, lambda: len(self.mesh.transport.linked()))
+        await self._discovery.start()
 
     def _socket_path(self) -> Path:
         return self.config.runtime / f"{format_peer(self.mesh.peer)[-12:]}.sock"
 
-    def discovery_problems(self) -> list[str]:
-        return self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
+    def problems(self) -> list[str]:
+        """What is wrong around this node, one sentence each."""
+        found = self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
+        return [*found, *self.mesh.problems.values()]
 
     @property
     def uptime_s(self) -> float:

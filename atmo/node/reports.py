@@ -44,7 +44,7 @@ def status(node: Node) -> Json:
         },
         "capabilities": served,
         "peers": len(mesh_node.transport.linked()),
-        "problems": node.discovery_problems(),
+        "problems": node.problems(),
         "rss_bytes": rss,
         "total_rss_bytes": total,
     }
@@ -63,7 +63,7 @@ def mesh(node: Node) -> Json:
         "mesh": format_peer(mesh_node.mesh),
         "nodes": nodes,
         "events": [{"at_s": at, "what": what, "about": about} for at, what, about in mesh_node.recent],
-        "problems": node.discovery_problems(),
+        "problems": node.problems(),
     }
 
 

@@ -38,8 +38,8 @@ class EngineService:
         self._clock = clock
         self._on_change = on_change
         self._engine = Supervisor(offer.spec, self._on_event, clock)
-        self._admission = Admission(offer.spec.slots, queue_limit)
-        self._waiting: dict[bytes, asyncio.Event] = {}
+        self._admission: Admission[object] = Admission(offer.spec.slots, queue_limit)
+        self._waiting: dict[object, asyncio.Event] = {}
         self._settled = asyncio.Event()
         self._service_s = self._prompt_tps = self._decode_tps = 0.0
         self._answers: dict[str, Callable[[Question], AsyncGenerator[Answer, None]]] = {
@@ -126,12 +126,12 @@ class EngineService:
     @asynccontextmanager
     async def _admitted(self, question: Question) -> AsyncIterator[None]:
         """Hold a slot. Raises Overloaded when there is neither a slot nor a place in the queue."""
-        ticket = question.id
+        ticket = object()
         now_s = self._clock.now()
         verdict = self._admission.offer(ticket, now_s, now_s + question.deadline_s)
         if isinstance(verdict, Refuse):
             raise Overloaded(
-                f"{self.offer.descriptor.id} is busy: {self._admission.running} running, {self._admission.queued} waiting.",
+                f"{self.offer.descriptor.id} is busy: {self._admission!r}.",
                 retry_after_s=verdict.retry_after_s,
                 hint=f"Try again in {verdict.retry_after_s:.0f} s.",
             )
@@ -146,7 +146,7 @@ class EngineService:
                     self._waiting[admitted].set()
             self._on_change(self.offer)
 
-    async def _wait_for_slot(self, ticket: bytes) -> None:
+    async def _wait_for_slot(self, ticket: object) -> None:
         turn = self._waiting[ticket] = asyncio.Event()
         try:
             await turn.wait()
@@ -207,5 +207,3 @@ class EngineService:
 
 def _average(old: float, new: float) -> float:
     return new if old == 0 else old + LEARNING_RATE * (new - old)
-
-

@@ -1,7 +1,8 @@
 """The bulk lane: model chunks, on connections and a ZeroMQ context of their own.
 
 Whoever dialled the link opens its one bulk connection too, since that way is known to be open; chunks go both ways over
-it. Its first frame is HELLO with the number of the link's own HELLO, so that the other end knows which link it serves.
+it. Its first frame is HELLO with the number of the link's own HELLO, so that the other end knows which link it serves;
+all others are the layer above's as they are, for a byte in front would cost a copy of a megabyte.
 Frames that were accepted before the connection is ready wait with the link, and the credit window bounds them, as it
 bounds everything here: a sender never has more in flight than the receiver has room for.
 """
@@ -22,7 +23,7 @@ from atmo.transport.local import LinkTable, Local
 from atmo.transport.reactor import Reactor
 from atmo.transport.zap import AllowList
 
-MAX_BULK_BYTES = MAX_FRAME_BYTES[Lane.BULK] + 1
+MAX_BULK_BYTES = MAX_FRAME_BYTES[Lane.BULK]
 # A chunk costs this thread 0.2 ms of copying; so few per round keep a heartbeat's wait under a millisecond. Measured.
 FRAMES_PER_ROUND = 4
 
@@ -65,7 +66,7 @@ class BulkLane:
             return
         if link.bulk_way is None:
             link.bulk_held.append(frame)
-        elif link.bulk_way.send(wire.DATA + frame):
+        elif link.bulk_way.send(frame):
             link.lanes[Lane.BULK].count_out(len(frame))
         else:
             self._table.down(link, "the bulk connection closed")
@@ -147,11 +148,7 @@ class BulkLane:
             self._on_frame(link, frame)
 
     def _on_frame(self, link: Link, frame: zmq.Frame) -> None:
-        view = frame.buffer
-        if bytes(view[:1]) != wire.DATA:
-            self._table.down(link, "broke the protocol: a bulk frame of unknown kind")
-            return
-        payload = bytes(view[1:])
+        payload = frame.bytes
         link.heard(self._local.clock.now())
         try:
             link.bulk_grants.receive(len(payload))

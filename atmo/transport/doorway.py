@@ -117,7 +117,7 @@ class Doorway:
 
 
 class Knock:
-    """One visit to somebody's door, over a plain TCP socket. `on_answer(frame)` or `on_failure(reason)` is called, once.
+    """One visit to somebody's door, over a plain TCP socket. Calls `on_answer(frame)` or `on_failure(reason)`, once.
 
     Not a STREAM socket: when its connection closes, libzmq throws away what had come in before, the answer perhaps.
     """

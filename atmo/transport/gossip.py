@@ -26,7 +26,7 @@ from atmo.transport.zap import AllowList
 
 # Frames that wait for one neighbour before more are dropped: at most 64 MiB of the largest, 0.3 MiB of usual ones. A
 # guess.
-HIGH_WATER_FRAMES = 256
+HIGH_WATER_FRAMES = 1000
 MAX_UNREAD_BYTES = MAX_BACKLOG_BYTES // 4
 
 

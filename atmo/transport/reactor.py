@@ -28,7 +28,7 @@ class Reactor:
         self._handlers[self._wake_out.fileno()] = self._on_woken
 
     def watch(self, source: Socket | int, on_ready: Callable[[], None], *, writable: bool = False) -> None:
-        """Call `on_ready` in each round in which there is something to read, or room to write. Replaces an earlier watch.
+        """Call `on_ready` in each round with something to read, or with room to write. Replaces an earlier watch.
 
         `source` is a ZeroMQ socket or a file descriptor.
         """

@@ -1,8 +1,9 @@
 """Makes GGUF files for the tests: a tiny llama whose every answer is known, and broken variants of it.
 
-The parrot model knows one thing: which token follows which. Its embedding is one-hot, its attention and feed-forward are
-zero, and its output matrix holds a one where `after(token)` is, so the logits are `sharpness` for the successor and zero
-for everything else. It walks through `SONG` for ever, byte by byte, and that holds characters of one to four bytes.
+The parrot model knows one thing: which token follows which. Its embedding is one-hot, its attention and feed-forward
+are zero, and its output matrix holds a one where `after(token)` is, so the logits are `sharpness` for the successor
+and zero for everything else. It walks through `SONG` for ever, byte by byte, and that holds characters of one to four
+bytes.
 """
 
 from __future__ import annotations
@@ -38,21 +39,27 @@ def song(length: int, start: int = 0) -> str:
     return said.decode("utf-8", "ignore")
 
 
-def write_parrot(path: Path, *, context: int = 2048, sharpness: float = 9.0, ends_at: str = "", layers: int = 1) -> Path:
-    """The parrot as a GGUF file. ends_at: a character of the song after which it ends its answer."""
+def write_parrot(
+    path: Path, *, context: int = 2048, sharpness: float = 9.0, ends_at: str = "", epsilon: float = 1e-5
+) -> Path:
+    """The parrot as a GGUF file.
+
+    sharpness: the lower, the more it errs when its temperature is not 0; ends_at: a character of the song after which
+    it ends its answer; epsilon: of the norm. llama.cpp aborts its process on a negative one.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("parrot")
     writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
-    writer.add_block_count(layers)
+    writer.add_block_count(1)
     writer.add_feed_forward_length(64)
     writer.add_head_count(5)
     writer.add_head_count_kv(5)
-    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_layer_norm_rms_eps(epsilon)
     writer.add_rope_dimension_count(64)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     _add_vocabulary(writer)
-    _add_weights(writer, sharpness, ends_at, layers)
+    _add_weights(writer, sharpness, ends_at)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -75,7 +82,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_vocab_size(len(names))
 
 
-def _add_weights(writer: gguf.GGUFWriter, sharpness: float, ends_at: str, layers: int) -> None:
+def _add_weights(writer: gguf.GGUFWriter, sharpness: float, ends_at: str) -> None:
     vocabulary = 256 + len(SPECIAL)
     embedding = np.eye(vocabulary, WIDTH, dtype=np.float32)
     output = np.zeros((vocabulary, WIDTH), np.float32)
@@ -84,14 +91,13 @@ def _add_weights(writer: gguf.GGUFWriter, sharpness: float, ends_at: str, layers
     ones, square = np.ones(WIDTH, np.float32), np.zeros((WIDTH, WIDTH), np.float32)
     wide, tall = np.zeros((64, WIDTH), np.float32), np.zeros((WIDTH, 64), np.float32)
     writer.add_tensor("token_embd.weight", embedding)
-    for layer in range(layers):
-        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            writer.add_tensor(f"blk.{layer}.{part}.weight", square)
-        for part in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{layer}.{part}.weight", ones)
-        for part in ("ffn_gate", "ffn_up"):
-            writer.add_tensor(f"blk.{layer}.{part}.weight", wide)
-        writer.add_tensor(f"blk.{layer}.ffn_down.weight", tall)
+    for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+        writer.add_tensor(f"blk.0.{part}.weight", square)
+    for part in ("attn_norm", "ffn_norm"):
+        writer.add_tensor(f"blk.0.{part}.weight", ones)
+    for part in ("ffn_gate", "ffn_up"):
+        writer.add_tensor(f"blk.0.{part}.weight", wide)
+    writer.add_tensor("blk.0.ffn_down.weight", tall)
     writer.add_tensor("output_norm.weight", ones)
     writer.add_tensor("output.weight", output)
 

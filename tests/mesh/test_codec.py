@@ -1,4 +1,4 @@
-"""Invariant: whatever the bytes, decoding gives a message or a RemoteProtocolError in one line, soon and in little memory."""
+"""Invariant: whatever the bytes, decoding gives a message or a RemoteProtocolError, soon and in little memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ VERSION = b"\x01"
 
 
 def frame(fields: Any) -> bytes:
-    return VERSION + msgpack.packb(fields)
+    packed: bytes = msgpack.packb(fields)
+    return VERSION + packed
 
 
 def fields(name: str) -> list[Any]:
@@ -238,10 +239,10 @@ def test_twenty_thousand_mutated_frames_do_no_harm() -> None:
     good = [encode(message) for message in MESSAGES.values()]
     good += [VERSION + msgpack.packb([1, [[make.row(name).signed.payload, bytes(64)]]]) for name in make.BODIES]
     frames = [mutate(rng.choice(good), rng) for _ in range(20_000)]
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     for data in frames:
         survive(data)
-    assert (time.perf_counter() - began_s) / len(frames) < 200e-6  # faults: < 200 us each
+    assert (time.process_time() - began_s) / len(frames) < 200e-6  # faults: < 200 us each
 
     tracemalloc.start()
     for data in frames[::10]:

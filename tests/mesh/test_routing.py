@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from atmo.errors import NoRoute
 from atmo.mesh.explain import arithmetic, as_dict, lines, survey
 from atmo.mesh.query import Query
 from atmo.mesh.ranking import SHORTLIST
-from atmo.mesh.routing import EXPLORE
+from atmo.mesh.routing import EXPLORE, decide, draws_for
 from tests.mesh.routing_support import Town, capability, direction, load, peer
 
 GENERAL = (("scope", "general"),)
@@ -130,8 +131,6 @@ def test_the_next_best_class_answers_while_the_best_is_down(town: Town) -> None:
     town.table.mark_lost(peer("desk"))
     query = Query(local=town.home, vector=(mixed / np.linalg.norm(mixed)).astype(np.float32))
 
-    from atmo.mesh.routing import decide
-
     decision = decide(town.table, town.field, query, town.now, town.rng)
 
     assert decision.chosen.node == "kitchen"
@@ -243,7 +242,6 @@ def test_the_sum_shown_is_the_sum_used(town: Town) -> None:
 
 
 def test_a_decision_is_plain_data_that_json_can_hold(town: Town) -> None:
-    import json
 
     offer = capability("coder", "code")
     town.node("a", offer)
@@ -284,3 +282,8 @@ def test_equal_seeds_give_equal_decisions() -> None:
         return [town.ask("code").chosen.node for _ in range(50)]
 
     assert run() == run()
+
+
+@pytest.mark.parametrize(("age", "draws"), [(0.0, 5), (0.5, 5), (0.6, 3), (1.0, 3), (1.1, 2), (math.inf, 2)])
+def test_the_older_the_reports_the_fewer_are_drawn(age: float, draws: int) -> None:
+    assert draws_for(age) == draws

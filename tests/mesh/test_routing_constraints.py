@@ -160,3 +160,8 @@ def test_versions_compare_as_people_expect(version: str, rule: str, meets: bool)
 def test_a_malformed_version_rule_says_how_to_write_one(town: Town) -> None:
     with pytest.raises(UsageError, match=r"'newest' is not a version rule. Write it as >=3.0"):
         town.ask("code", version="newest")
+
+
+def test_a_malformed_peer_id_in_a_list_of_nodes_is_said(town: Town) -> None:
+    with pytest.raises(UsageError, match="is not a peer id"):
+        town.ask("code", allow_nodes=("12D3KooWnonsense",))

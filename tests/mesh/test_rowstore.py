@@ -351,6 +351,23 @@ def test_own_rows_do_not_expire_under_their_author(table: Table) -> None:
     assert table.store.get(row.id) == row
 
 
+def test_an_own_row_of_a_former_life_is_noticed_however_old_it_is(table: Table) -> None:
+    former = table.write(node(), (1, 9), origin=OWN, issued_s=table.clock.wall() - 100_000.0)
+
+    assert table.refuses(former) is Reason.OWN
+
+
+def test_the_newest_of_an_origin_is_kept_as_evidence_after_it_has_expired(table: Table) -> None:
+    row = table.write(node(), (1, 2))
+    table.takes(row)
+    table.takes(table.write(node(), (1, 1), key="other"))
+    table.clock.advance(61.0)
+    table.store.expire(table.now)
+
+    assert table.store.newest(ORIGIN.public) == row.signed
+    assert table.store.newest(OTHER.public) is None
+
+
 # Merging: the same rows in any order, any number of times, give the same table.
 
 STEPS = st.lists(
@@ -383,9 +400,7 @@ def written(steps: list[tuple[int, str, int, int, str | None]]) -> list[Row]:
 
 @given(STEPS, st.integers(0, 1 << 32))
 @settings(max_examples=120, deadline=None)
-def test_the_order_of_arrival_does_not_matter(
-    steps: list[tuple[int, str, int, int, str | None]], seed: int
-) -> None:
+def test_the_order_of_arrival_does_not_matter(steps: list[tuple[int, str, int, int, str | None]], seed: int) -> None:
     rows = written(steps)
     shuffled = rows.copy()
     Random(seed).shuffle(shuffled)

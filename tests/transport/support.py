@@ -54,6 +54,7 @@ class End:
     transport: Transport
     events: list[TransportEvent] = field(default_factory=list)
     listener: Deliver | None = None
+    bulk_frames: int = 0  # counted by a listener that does not keep them
 
     @property
     def peer(self) -> PeerId:
@@ -122,13 +123,19 @@ class Lab:
             end.keeps_promises()
 
     def transport(self, member: Member, root: Identity | None = None, **options: Any) -> Transport:
+        return self.transport_of_kind(self.kind, member, root, **options)
+
+    def transport_of_kind(
+        self, kind: str, member: Member | None = None, root: Identity | None = None, **options: Any
+    ) -> Transport:
+        member = member or enrol(root or self.root)
         mesh = MeshId((root or self.root).public)
-        if self.kind == "zeromq":
+        if kind == "zeromq":
             return ZmqTransport(member.identity.public, member.curve, member.credential, mesh, **options)
         inner = MemoryTransport(self.network, member.identity.public, member.credential, mesh, SystemClock())
-        if self.kind == "memory":
+        if kind == "memory":
             return inner
-        faults = {"faults-none": NO_FAULTS, "faults-delay": LIGHT_DELAY}[self.kind]
+        faults = {"faults-none": NO_FAULTS, "faults-delay": LIGHT_DELAY}[kind]
         return FaultyTransport(inner, faults, random.Random(7))
 
     async def start(self, member: Member | None = None, root: Identity | None = None, **options: Any) -> End:

@@ -175,18 +175,22 @@ async def test_dialling_a_linked_or_dialled_peer_again_does_nothing(lab: Lab) ->
 @pytest.mark.asyncio
 async def test_dials_that_cross_become_one_link(lab: Lab) -> None:
     for _ in range(10):
-        one, other = await lab.start(), await lab.start()
-        one.transport.dial(other.transport.address)
-        other.transport.dial(one.transport.address)
-        await until(lambda one=one, other=other: one.ups() and other.ups())  # type: ignore[misc]
-        one.transport.send(other.peer, b"to the other")
-        other.transport.send(one.peer, b"to the one")
-        await until(lambda one=one, other=other: one.frames(Lane.CONTROL) and other.frames(Lane.CONTROL))  # type: ignore[misc]
-        assert len(one.ups()) == len(other.ups()) == 1
-        assert {one.ups()[0].outbound, other.ups()[0].outbound} == {True, False}
-        assert not one.downs() + other.downs()
+        await cross(await lab.start(), await lab.start())
     await asyncio.sleep(0.1)
     assert all(not end.failures() and not end.downs() for end in lab.ends)
+
+
+async def cross(one: End, other: End) -> None:
+    """Dial each other at once; then there is one link and both can use it."""
+    one.transport.dial(other.transport.address)
+    other.transport.dial(one.transport.address)
+    await until(lambda: one.ups() and other.ups())
+    one.transport.send(other.peer, b"to the other")
+    other.transport.send(one.peer, b"to the one")
+    await until(lambda: one.frames(Lane.CONTROL) and other.frames(Lane.CONTROL))
+    assert len(one.ups()) == len(other.ups()) == 1
+    assert {one.ups()[0].outbound, other.ups()[0].outbound} == {True, False}
+    assert not one.downs() + other.downs()
 
 
 @pytest.mark.asyncio

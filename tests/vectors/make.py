@@ -1,7 +1,8 @@
 """Writes the golden vectors: `python -m tests.vectors.make`. Done once; done again only with a new protocol version.
 
-A vector holds a name, the bytes in hex, and what the bytes say, as JSON (`{"hex": ...}` stands for a byte string, a map is a list
-of pairs under `"map"` so that its order is kept). tests/mesh/test_golden.py checks both directions with two implementations.
+A vector holds a name, the bytes in hex, and what the bytes say, as JSON (`{"hex": ...}` stands for a byte string, a
+map is a list of pairs under `"map"` so that its order is kept). tests/mesh/test_golden.py checks both directions with
+two implementations.
 """
 
 from __future__ import annotations

@@ -26,11 +26,14 @@ STEPS_PER_OCTAVE = 8
 WINDOW = 128
 
 
-def float_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The published tokenizer without padding, cut at the window."""
+def float_tokenizer(checkpoint: Checkpoint, *, truncate: bool = True) -> Tokenizer:
+    """The published tokenizer without padding, cut at the window when `truncate`."""
     tokenizer = Tokenizer.from_str(json.dumps(checkpoint.tokenizer))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(WINDOW)
+    if truncate:
+        tokenizer.enable_truncation(WINDOW)
+    else:
+        tokenizer.no_truncation()
     return tokenizer
 
 

@@ -1,18 +1,20 @@
 """Train atmo-nano on the CPU: `python -m tools.nano.train`.
 
 Conversations are drawn from the seeded stream, sorted by length into batches of about equal tokens, and learned on the
-answers only. AdamW with warm-up and a cosine to zero over the number of steps; the learning rate follows the steps, not
-the clock, so that the run depends on its seed alone (up to the order of additions in the threads of torch).
+answers only. AdamW with a learning rate that warms up, stays, and falls to zero over the last third of the steps. It
+follows the steps, not the clock, so that the run depends on its seed alone (up to the order of additions in the threads
+of torch). A run that was broken off goes on with `--resume`; while the rate is constant, `--steps` may then be changed,
+and the outcome is that of one run with the last value.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -28,6 +30,8 @@ from tools.nano.vocabulary import BUILD
 RESULTS = Path(__file__).parent / "results"
 SEED = 7
 THREADS = 2
+WARM_UP = 200  # steps; a guess
+FALLING = 0.35  # of the steps; a guess
 POOL = 2048  # conversations sorted together: long enough for even batches, short enough to stay mixed
 IGNORED = -100
 
@@ -67,10 +71,10 @@ def loss_of(model: Nano, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), y[places])
 
 
-def rate(step: int, steps: int, peak: float, warm_up: int = 200) -> float:
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+def rate(step: int, steps: int, peak: float) -> float:
+    """Warm-up, then constant, then over the last part linear to zero."""
+    falling = (steps - step) / max(1, steps * FALLING)
+    return peak * min(1.0, (step + 1) / WARM_UP, falling)
 
 
 def optimiser(model: Nano) -> torch.optim.AdamW:
@@ -83,9 +87,10 @@ def optimiser(model: Nano) -> torch.optim.AdamW:
 class Log:
     """Lines to the screen and to the log file: what runs, and every hundredth step."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fresh: bool = True) -> None:
         self._path = path
-        self._path.write_text("", encoding="utf-8")
+        if fresh:
+            self._path.write_text("", encoding="utf-8")
         self._began = time.monotonic()
         self._mean = 0.0
         self._tokens = 0
@@ -97,7 +102,7 @@ class Log:
 
     def step(self, step: int, last: bool, loss: float, lr: float, tokens: int) -> None:
         self._tokens += tokens
-        self._mean = loss if step == 0 else 0.98 * self._mean + 0.02 * loss
+        self._mean = loss if self._mean == 0.0 else 0.98 * self._mean + 0.02 * loss
         if step % 100 and not last:
             return
         spent = time.monotonic() - self._began
@@ -105,15 +110,17 @@ class Log:
         self.say(f"step {step:6d}  loss {self._mean:.4f}  rate {lr:.2e}  {pace}")
 
 
-def train(steps: int, tokens: int, peak: float, log: Log) -> Nano:
+def train(steps: int, tokens: int, peak: float, log: Log, resume: bool) -> Nano:
     """One run of so many steps of at most `tokens` tokens; the checkpoint is written on the way and at the end."""
     torch.manual_seed(SEED)
     tokenizer = Tokenizer.from_file(str(BUILD / "tokenizer.json"))
     model = Nano(Shape(vocabulary=tokenizer.get_vocab_size()))
     optimise = optimiser(model)
+    first = load_state(model, optimise) if resume else 0
     log.say(f"atmo-nano: {model.parameters_total()} parameters, {asdict(model.shape)}")
-    log.say(f"seed {SEED}, {steps} steps of {tokens} tokens, peak rate {peak}, torch {torch.__version__}, {THREADS} threads")
-    for step, (x, y) in zip(range(steps), batches(tokenizer, SEED, tokens, model.shape.context), strict=False):
+    log.say(f"seed {SEED}, steps {first} to {steps} of {tokens} tokens, peak rate {peak}, torch {torch.__version__}")
+    drawn = enumerate(batches(tokenizer, SEED, tokens, model.shape.context))
+    for step, (x, y) in islice(drawn, first, steps):
         lr = rate(step, steps, peak)
         for group in optimise.param_groups:
             group["lr"] = lr
@@ -123,26 +130,42 @@ def train(steps: int, tokens: int, peak: float, log: Log) -> Nano:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimise.step()
         log.step(step, step == steps - 1, loss.item(), lr, x.numel())
-        if step % 1000 == 999:
-            save(model)
-    save(model)
+        if step % 200 == 199 or step == steps - 1:
+            save(model, optimise, step + 1)
     return model
 
 
-def save(model: Nano) -> None:
-    torch.save({"shape": asdict(model.shape), "weights": model.state_dict()}, BUILD / "model.pt")
+def save(model: Nano, optimise: torch.optim.Optimizer, step: int) -> None:
+    """Write the checkpoint whole or not at all."""
+    kept = {
+        "shape": asdict(model.shape),
+        "weights": model.state_dict(),
+        "optimiser": optimise.state_dict(),
+        "step": step,
+    }
+    torch.save(kept, BUILD / "model.tmp")
+    (BUILD / "model.tmp").replace(BUILD / "model.pt")
+
+
+def load_state(model: Nano, optimise: torch.optim.Optimizer) -> int:
+    """Fill the model and the optimiser from the checkpoint; the step to go on with."""
+    kept = torch.load(BUILD / "model.pt", weights_only=True)
+    model.load_state_dict(kept["weights"])
+    optimise.load_state_dict(kept["optimiser"])
+    return int(kept["step"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens of a batch, padding included")
-    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--rate", type=float, default=2.5e-3, help="peak learning rate")
     parser.add_argument("--log", type=Path, default=RESULTS / "training.log")
+    parser.add_argument("--resume", action="store_true", help="go on from build/model.pt")
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     torch.set_num_threads(THREADS)
-    train(args.steps, args.tokens, args.rate, Log(args.log))
+    train(args.steps, args.tokens, args.rate, Log(args.log, fresh=not args.resume), args.resume)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Native engines, and the choice among them. Each is imported only when it is opened: a worker starts in its own time."""
+"""Native engines, and the choice among them. Each is imported only when it is opened: a worker starts in its own
+time."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def choose(spec: ModelSpec) -> str:
         return "onnx"
     if spec.kind != "gguf" or spec.engine not in ("auto", *_LLAMA):
         raise ConfigError(
-            f"There is no engine {spec.engine!r} for a model of kind {spec.kind!r}.", hint="Use engine = \"auto\"."
+            f"There is no engine {spec.engine!r} for a model of kind {spec.kind!r}.", hint='Use engine = "auto".'
         )
     installed = installed_llama_engines()
     if spec.engine == "auto" and installed:
@@ -38,11 +39,14 @@ def choose(spec: ModelSpec) -> str:
     if spec.engine in installed:
         return spec.engine
     wanted = "xllamacpp" if spec.engine == "auto" else spec.engine
-    raise EngineUnavailable(f"{spec.name} needs the engine {wanted}, which is not installed.", hint=f"{_LLAMA[wanted][1]}.")
+    raise EngineUnavailable(
+        f"{spec.name} needs the engine {wanted}, which is not installed.", hint=f"{_LLAMA[wanted][1]}."
+    )
 
 
-async def open_engine(spec: ModelSpec, folder: Path) -> Engine:
-    """Load the model of `spec` in this process. folder: a private one for whatever the engine must put into a file system.
+def open_engine(spec: ModelSpec, folder: Path) -> Engine:
+    """Load the model of `spec` in this process, which waits until it is done. folder: a private one for whatever the
+    engine must put into a file system.
 
     Raises EngineUnavailable, ConfigError, ModelNotFound, ModelInvalid.
     """
@@ -50,11 +54,11 @@ async def open_engine(spec: ModelSpec, folder: Path) -> Engine:
     if name == "onnx":
         from atmo.inference.engines.onnx import open_onnx
 
-        return await open_onnx(spec)
+        return open_onnx(spec)
     if name == "xllamacpp":
         from atmo.inference.engines.xllama import open_xllama
 
-        return await open_xllama(spec, folder)
+        return open_xllama(spec, folder)
     from atmo.inference.engines.llama_py import open_llama_py
 
-    return await open_llama_py(spec)
+    return open_llama_py(spec)

@@ -1,7 +1,7 @@
 """A client of llama.cpp's own HTTP API: as much of HTTP/1.1 as that server speaks, one connection a request.
 
-Closing a connection is how llama.cpp is told to stop, so connections are not shared or kept. The server is not trusted to
-be correct: sizes are bounded, and what does not parse is a ProtocolError.
+Closing a connection is how llama.cpp is told to stop, so connections are not shared or kept. The server is not
+trusted to be correct: sizes are bounded, and what does not parse is a ProtocolError.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]
     raise ProtocolError(f"llama.cpp's server sent more than {_MAX_HEADERS} headers.")
 
 
-async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncGenerator[bytes]:
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
     if headers.get("transfer-encoding") == "chunked":
         while size := _size(await reader.readline(), 16):
             part = await reader.readexactly(size + 2)
@@ -109,7 +109,7 @@ def _size(digits: bytes, base: int) -> int:
     return size
 
 
-async def _events(body: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any]]:
+async def _events(body: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
     pending = b""
     async for part in body:
         *lines, pending = (pending + part).split(b"\n")

@@ -1,7 +1,7 @@
 """onnxruntime engines: the text encoder as an embedding capability, a text classifier as a classification capability.
 
-Both are small and quick, so requests are computed one after the other in one thread, which leaves the worker's loop free
-to answer pings and to take cancellations between texts.
+Both are small and quick, so requests are computed one after the other in one thread, which leaves the worker's loop
+free to answer pings and to take cancellations between texts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-async def open_onnx(spec: ModelSpec) -> Engine:
+def open_onnx(spec: ModelSpec) -> Engine:
     """Raises ModelNotFound, ModelInvalid, EngineUnavailable when onnxruntime is not installed."""
     path = Path(spec.path)
     if not path.exists():
@@ -54,9 +54,9 @@ class _OneByOne:
         self._outstanding = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="onnx")
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish]:
+    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
         raise UsageError(f"{self._spec.name} does not chat.", hint="Ask a chat model.")
-        yield  # makes this an async generator, as the interface wants
+        yield  # type: ignore[unreachable]  # makes this an async generator, as the interface wants
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         raise UsageError(f"{self._spec.name} makes no embeddings.", hint="Ask an embedding model.")

@@ -9,8 +9,8 @@ from pathlib import Path
 from atmo.inference.engine import ModelSpec
 from atmo.models.gguf import GgufInfo
 
-# Below this a token's work is over before a second thread has woken up, and llama.cpp's threads spin while they wait for
-# each other. Measured on two busy cores with 0.6M parameters: 7,680 tokens/s with one thread, 5 with two.
+# Below this a token's work is over before a second thread has woken up, and llama.cpp's threads spin while they wait
+# for each other. Measured on two busy cores with 0.6M parameters: 7,680 tokens/s with one thread, 5 with two.
 _ONE_THREAD_PARAMETERS = 50_000_000
 _LEAST_CONTEXT = 2048  # a guess: less is no use for chat
 _KV_SHARE = 0.25  # of the machine's memory, for keys and values of a model whose context was left open; a guess
@@ -35,7 +35,8 @@ def size(spec: ModelSpec, info: GgufInfo) -> Sizing:
 
 
 def _context(spec: ModelSpec, info: GgufInfo, slots: int) -> int:
-    """What was asked for, at most what the model was trained for; the model's own, halved until the slots' memory fits."""
+    """What was asked for, at most what the model was trained for; the model's own, halved until the slots' memory
+    fits."""
     trained = info.context or _UNKNOWN_CONTEXT
     if spec.context:
         return min(spec.context, trained)

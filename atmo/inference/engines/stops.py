@@ -1,8 +1,9 @@
 """Stop strings, the same for every engine: an answer ends before the first of them, and no part of one is ever shown.
 
-Theory of operation. Pieces are held back while the end of what was said could be the beginning of a stop string, and let go,
-whole, once it cannot be. When a stop string is complete, what came before it is let go and the answer is over. Doing this
-here and not in llama.cpp keeps every token's id: its server leaves out the ids of tokens that it held back.
+Theory of operation. Pieces are held back while the end of what was said could be the beginning of a stop string, and
+let go, whole, once it cannot be. When a stop string is complete, what came before it is let go and the answer is
+over. Doing this here and not in llama.cpp keeps every token's id: its server leaves out the ids of tokens that it
+held back.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """llama.cpp by way of xllamacpp: its C++ server inside this process, with continuous batching and a prompt cache.
 
-Theory of operation. xllamacpp offers its server's handlers as Python calls and starts its HTTP listener in any case. The
-calls give neither token ids nor a way to stop a request before its next token, the HTTP API gives both, so it is spoken to
-over HTTP. It listens on a Unix socket in a private folder, and as soon as it does the socket's name is taken away: this
-process goes on connecting through the descriptor it opened before (Linux; elsewhere the private folder stays). So there
-is no port, nobody else can connect, and nothing is left behind however the process ends.
+Theory of operation. xllamacpp offers its server's handlers as Python calls and starts its HTTP listener in any case.
+The calls give neither token ids nor a way to stop a request before its next token, the HTTP API gives both, so it is
+spoken to over HTTP. It listens on a Unix socket in a private folder, and as soon as it does the socket's name is
+taken away: this process goes on connecting through the descriptor it opened before (Linux; elsewhere the private
+folder stays). So there is no port, nobody else can connect, and nothing is left behind however the process ends.
 
 The server's stream names the last token of each piece only: where several tokens make up one character, the ids of the
 first are missing. They are found again from the piece's text (`_ids`), which is exact whenever the model wrote the
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ from atmo.inference.engines.chats import overflow, turns_of
 from atmo.inference.engines.llama_http import HttpRefusal, LlamaHttp
 from atmo.inference.engines.sizing import Sizing, size
 from atmo.inference.engines.stops import StopFilter
-from atmo.models.gguf import GgufInfo, read_gguf
+from atmo.models.gguf import read_gguf
 
 _SOCKET = "llama.sock"  # llama.cpp takes a host name that ends so for a Unix socket
 _SPARE_CONNECTIONS = 4  # for tokenizing and templates while all slots stream
 _RESULTS = ["stop", "stop_type", "tokens_predicted", "tokens_evaluated", "timings"]  # all we want of the last event
 
 
-async def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
+def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
     """Load a GGUF model. folder: private, for the socket. Raises ModelNotFound, ModelInvalid."""
     path = Path(spec.path).resolve()
     info = read_gguf(path)
@@ -108,7 +108,7 @@ class XllamaEngine:
         self._waiting = 0
         self._busy = 0
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish]:
+    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
         turns = turns_of(job, self._spec.system_prompt)
         arrived_s = time.monotonic()
         self._waiting += 1
@@ -129,7 +129,7 @@ class XllamaEngine:
 
     async def _answer(
         self, job: ChatJob, turns: list[dict[str, str]], queue_s: float
-    ) -> AsyncGenerator[Piece | Finish]:
+    ) -> AsyncGenerator[Piece | Finish, None]:
         prompt = (await self._http.post("/apply-template", {"messages": turns}))["prompt"]
         stops, run = StopFilter(job.stop), _Run(queue_s)
         async with self._http.events("/completion", _payload(job, prompt)) as events:

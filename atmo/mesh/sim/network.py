@@ -26,7 +26,7 @@ class Conditions:
     jitter_ms: float = 1.0
     loss: float = 0.0
     setup_rtts: float = 4.0
-    slow_join_ms: float = 20.0
+    slow_join_ms: float = 0.0  # the transport uses the control lane until a subscription flows; not all might
     heartbeat_ms: float = 1500.0
 
 

@@ -84,9 +84,11 @@ class Sim:
         self.tell(node, events.Withdraw(kind, key))
 
     def stop(self, node: SimNode) -> None:
-        """A clean end: it says goodbye, and its process goes."""
+        """A clean end: it says goodbye, lingers until that has arrived, and its process goes."""
         self.tell(node, events.Stop())
-        self._at(self.time_s + 1e-3, self._die, node, node.generation)
+        given = self.network.conditions
+        linger_s = (given.max_ms + given.jitter_ms) / 1e3
+        self._at(self.time_s + linger_s, self._die, node, node.generation)
 
     def kill(self, node: SimNode) -> None:
         """kill -9: the kernel closes its sockets, so its neighbours know after one trip."""
@@ -176,10 +178,15 @@ class Sim:
         """Digest over everything that happened so far."""
         return self._hash.hexdigest()
 
-    def validate(self) -> None:
-        """Raises AssertionError if a core's invariant does not hold, or core and network disagree about a link."""
+    def validate_cores(self) -> None:
+        """Raises AssertionError if an invariant of a living core does not hold."""
         for node in self.living:
             node.core.validate()
+
+    def validate(self) -> None:
+        """The same, and core and network must agree about links: not so while the news of a lost one is on its way."""
+        self.validate_cores()
+        for node in self.living:
             linked = {self.nodes[other].peer for other in self.network.linked_to(node.number)}
             assert linked >= node.core.links, "a core believes in a link that is not there"
 

@@ -96,7 +96,7 @@ class Noise:
         chance = self._rng.random()
         if chance < 0.2:
             return text.lower()
-        return text.upper() if chance < 0.21 else text
+        return text.upper() if chance < 0.22 else text
 
     def _slip(self, text: str) -> str:
         """One typing error: two neighbouring letters of a long word swapped, or one left out."""

@@ -41,23 +41,23 @@ SYSTEM_PROMPTS = (
     "Always be polite.",
     "You are a chat model. The date is not known.",
 )
-# How often a turn is about a topic: by the number of things to learn and by how much they matter; guesses, tuned by score.
+# How often a turn is about a topic: by how much there is to learn and how much it matters. A guess, tuned by the score.
 WEIGHTS = {
     "atmosphere": 5.0,
-    "add node": 0.6,
-    "small talk": 2.5,
-    "definitions": 5.0,
+    "add node": 0.8,
+    "small talk": 3.0,
+    "definitions": 3.5,
     "yes or no": 3.0,
-    "code": 3.5,
+    "code": 3.0,
     "everyday": 3.0,
-    "poems": 1.0,
-    "arithmetic": 6.0,
-    "summaries": 2.0,
-    "unknown": 5.0,
+    "poems": 0.7,
+    "arithmetic": 15.0,
+    "summaries": 3.0,
+    "unknown": 4.5,
 }
 NAMES = words(
-    "Ann Bob Carl Dora Emma Felix Gina Hans Ida Jack Kate Leo Mia Nick Olga Paul Rosa Sam Tina Uwe Vera Will Yara Zoe Max"
-    " Anna Tom Maria Peter Lena Julia David Sarah Jonas Laura Simon Eva Mark Nina Oscar"
+    "Ann Bob Carl Dora Emma Felix Gina Hans Ida Jack Kate Leo Mia Nick Olga Paul Rosa Sam Tina Uwe Vera Will Yara Zoe"
+    " Max Anna Tom Maria Peter Lena Julia David Sarah Jonas Laura Simon Eva Mark Nina Oscar"
 )
 FAR_LANDS = wordings(
     "Mongolia|Nepal|Bolivia|Ghana|Senegal|Laos|Cambodia|Fiji|Oman|Qatar|Malta|Estonia|Latvia|Lithuania|Albania|Serbia"
@@ -72,7 +72,7 @@ MUSES = wordings(
 )
 NO_SUCH_POEM = "I only know poems about a few things, such as rain, the sea, the moon or a cat."
 SYLLABLES = words(
-    "ba bli bor cra da dri fen flo ga glim hu jor ka klu lor mi mo nar ni plo qua ri sko ta thu tor ul ve vim wo xi zan zu"
+    "ba bli bor cra da dri fen flo ga glim hu jor ka klu lor mi mo nar ni plo qua ri sko ta thu tor ul ve vim wo xi zu"
 )
 AGAIN = wordings(
     "Say that again.|Repeat that.|Again, please.|Can you repeat that?|What did you say?|Please repeat.|Once more."
@@ -101,7 +101,7 @@ def strangers() -> tuple[list[str], list[str]]:
     """Nouns that the model does not know: (trained on, held out)."""
     kept: tuple[list[str], list[str]] = ([], [])
     for line in lines_of("strangers.txt"):
-        kept[line.startswith("!")].extend(n.strip() for n in line.lstripwordings("! ") if n.strip())
+        kept[line.startswith("!")].extend(n.strip() for n in line.lstrip("! ").split("|") if n.strip())
     return kept
 
 
@@ -152,11 +152,11 @@ class Stream:
 
     def conversation(self) -> list[Message]:
         rng = self._rng
-        out: list[Message] = [("system", rng.choice(SYSTEM_PROMPTS))] if rng.random() < 0.15 else []
+        out: list[Message] = [("system", rng.choice(SYSTEM_PROMPTS))] if rng.random() < 0.08 else []
         if rng.random() < 0.06:
             return out + self._leaning()
         turns = 1 if rng.random() < 0.65 else rng.choice((2, 2, 2, 3, 3, 4, 6))
-        turns = 14 if rng.random() < 0.004 else turns  # so that late positions of the context are learned too
+        turns = 14 if rng.random() < 0.002 else turns  # so that late positions of the context are learned too
         for _ in range(turns):
             question, answer = self._turn(alone=turns == 1)
             out += [("user", question), ("assistant", answer)]
