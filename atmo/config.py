@@ -1,10 +1,9 @@
 """Configuration: defaults < `config.toml` < `ATMO_*` < flags, read once and frozen.
 
 An environment variable is named after its section and key: `ATMO_TRANSPORT_PORT=4600` sets `port` in `[transport]`.
-Three
-stand outside the sections: `ATMO_HOME` (where keys and models live), `ATMO_RUNTIME` (where running nodes find each
-other)
-and `ATMO_CONFIG` (another file than `$ATMO_HOME/config.toml`). Whatever is unknown is an error with a suggestion.
+Three stand outside the sections: `ATMO_HOME` (where keys and models live), `ATMO_RUNTIME` (where running nodes find
+each other) and `ATMO_CONFIG` (another file than `$ATMO_HOME/config.toml`). Whatever is unknown is an error with a
+suggestion.
 """
 
 from __future__ import annotations
@@ -76,8 +75,7 @@ class ServeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One `[[serve]]`: a model and how it is offered. Only `model` is needed; the rest is derived from the model.
 
     model: an embedded model's name, or a path to a .gguf file; name: short name in the capability's id; system: a
-    system
-    prompt for this capability; strength: 0 to 1; price: US dollars for a million output tokens.
+    system prompt for this capability; strength: 0 to 1; price: US dollars for a million output tokens.
     """
 
     model: str

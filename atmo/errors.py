@@ -1,9 +1,8 @@
 """One tree of errors.
 
 Every error that can reach a user says what happened, to what, and what to do. `exit_code` is what the command line
-exits
-with, `http_status` what the gateway answers, `hint` the one next step. Third-party exceptions are translated into this
-tree at the boundary where they occur (`raise ... from exc`).
+exits with, `http_status` what the gateway answers, `hint` the one next step. Third-party exceptions are translated
+into this tree at the boundary where they occur (`raise ... from exc`).
 """
 
 from __future__ import annotations

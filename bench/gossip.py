@@ -13,7 +13,7 @@ import msgspec
 from atmo.errors import AtmoError
 from atmo.keys import Identity
 from bench import processes
-from bench.harness import Context, Outcome, Series
+from bench.harness import FOLDER, Context, Outcome, Series
 
 Json = dict[str, Any]
 # A row that the gossip lane lost comes by repair, within about 8 s. Later than this it does not come at all.
@@ -97,6 +97,7 @@ async def _start(context: Context, root: Identity) -> Member:
         *(sys.executable, "-m", "bench.member"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        cwd=FOLDER.parent,
         env=processes.environment({processes.MARK: str(context.folder / "home")}),
     )
     member = Member(process)

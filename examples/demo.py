@@ -2,10 +2,8 @@
 same.
 
 Everything is real: three node processes, each with a model in a worker process, find each other, gossip signed rows
-over
-encrypted sockets and route by meaning. Each prompt is asked at a node that does *not* serve it, so every answer
-crosses a
-socket. Ends by itself, within a minute; exit code 0 only if every step did what it says.
+over encrypted sockets and route by meaning. Each prompt is asked at a node that does *not* serve it, so every answer
+crosses a socket. Ends by itself, within a minute; exit code 0 only if every step did what it says.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """The `atmo` command. Each command is thin: it reads flags, calls the node or the client, prints. Imports are late:
-`--help`
-must answer at once."""
+`--help` must answer at once."""
 
 from __future__ import annotations
 

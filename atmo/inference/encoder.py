@@ -121,7 +121,7 @@ class Encoder:
         folder = path or default_folder()
         card = read_card(folder)
         model, vocabulary = (_checked(folder, card, name) for name in ("encoder.onnx", "tokenizer.json"))
-        return cls(card, _open_session(model, threads), _open_tokenizer(vocabulary), cache_entries)
+        return cls(card, open_session(model, threads), _open_tokenizer(vocabulary), cache_entries)
 
     def encode(self, text: str) -> Vector:
         """The text's vector: float32 (dim,), length 1, read-only. Raises UsageError when there is nothing to read."""
@@ -271,7 +271,8 @@ def _checked(folder: Path, card: EncoderCard, name: str) -> Path:
     return path
 
 
-def _open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
+def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An onnxruntime session that is small and sleeps when idle. Raises ModelInvalid for what is no ONNX model."""
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

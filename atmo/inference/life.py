@@ -32,6 +32,7 @@ from atmo.inference.protocol import (
     Pong,
     Ready,
     Said,
+    ToWorker,
     Vectors,
     decode_from_worker,
     raised,
@@ -59,7 +60,7 @@ class Life:
     dead: asyncio.Task[str] = field(init=False)
     pong: Pong | None = None
     exit: Exit | None = None
-    _channel: Channel = field(init=False)
+    _channel: Channel | None = None
     _folder: tempfile.TemporaryDirectory[str] = field(init=False)
     _requests: dict[int, asyncio.Queue[FromWorker | _Death]] = field(default_factory=dict)
     _last_id: int = _LOAD_ID
@@ -68,13 +69,24 @@ class Life:
     @classmethod
     async def begin(cls, spec: ModelSpec, nice: int) -> Life:
         """Start a worker and tell it to load; `ready` tells how that went."""
-        worker, sock = await WorkerProcess.start(nice)
+        folder = tempfile.TemporaryDirectory(prefix="atmo-engine-")
+        try:
+            worker, sock = await WorkerProcess.start(nice)
+        except BaseException:
+            folder.cleanup()
+            raise
         life = cls(spec.name, worker)
         life.ready = asyncio.get_running_loop().create_future()
-        life._folder = tempfile.TemporaryDirectory(prefix="atmo-engine-")
-        life._channel = await Channel.open(sock, life._on_frame, life._on_end)
-        life._channel.send(Load(spec, life._folder.name))
+        life._folder = folder
         life.dead = asyncio.ensure_future(life._watch())
+        try:
+            life._channel = await Channel.open(sock, life._on_frame, life._on_end)
+        except BaseException:
+            sock.close()
+            life.kill("was stopped")
+            await life.dead
+            raise
+        life._channel.send(Load(spec, folder.name))
         return life
 
     @property
@@ -84,7 +96,7 @@ class Life:
     async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
         """Closing the generator early cancels the request in the worker."""
         request_id, queue = self._open()
-        self._channel.send(Chat(request_id, job))
+        self._send(Chat(request_id, job))
         over = False
         try:
             while not over:
@@ -97,7 +109,7 @@ class Life:
         finally:
             self._requests.pop(request_id, None)
             if not over:
-                self._channel.send(Cancel(request_id))
+                self._send(Cancel(request_id))
 
     async def embed(self, texts: tuple[str, ...]) -> list[list[float]]:
         return (await self._ask(lambda number: Embed(number, texts), Vectors)).vectors
@@ -112,7 +124,7 @@ class Life:
         """Returns when the worker answered."""
         request_id, queue = self._open()
         try:
-            self._channel.send(Ping(request_id))
+            self._send(Ping(request_id))
             frame = await queue.get()
             if isinstance(frame, Pong):
                 self.pong = frame
@@ -127,7 +139,7 @@ class Life:
     async def stop(self, within_s: float) -> None:
         """End it in good order, or after `within_s` the hard way."""
         self._verdict = self._verdict or "was stopped"
-        self._channel.send(Bye())
+        self._send(Bye())
         done, _ = await asyncio.wait([self.dead], timeout=within_s)
         if not done:
             self.worker.kill()
@@ -137,14 +149,14 @@ class Life:
         request_id, queue = self._open()
         answered = False
         try:
-            self._channel.send(frame(request_id))
+            self._send(frame(request_id))
             answer = _expect(await queue.get(), kind)
             answered = True
             return answer
         finally:
             self._requests.pop(request_id, None)
             if not answered:
-                self._channel.send(Cancel(request_id))
+                self._send(Cancel(request_id))
 
     def _open(self) -> tuple[int, asyncio.Queue[FromWorker | _Death]]:
         self._last_id += 1
@@ -153,6 +165,10 @@ class Life:
             queue.put_nowait(self._death(self.dead.result()))
         self._requests[self._last_id] = queue
         return self._last_id, queue
+
+    def _send(self, frame: ToWorker) -> None:
+        if self._channel is not None:
+            self._channel.send(frame)
 
     def _on_frame(self, body: bytes) -> None:
         frame = decode_from_worker(body)
@@ -180,7 +196,8 @@ class Life:
         """Wait for the end of the process, then tell everybody. Returns how it ended."""
         self.exit = await self.worker.wait()
         how = self._verdict or str(self.exit)
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
         self._folder.cleanup()
         death = self._death(how)
         if not self.ready.done():

@@ -88,6 +88,11 @@ class Supervisor:
         """Processor time of the worker at its last pong."""
         return self._life.pong.cpu_s if self._life and self._life.pong else 0.0
 
+    @property
+    def last_words(self) -> list[str]:
+        """The last lines the worker wrote to its stderr: engines' errors, never prompts."""
+        return self._life.worker.stderr if self._life else []
+
     async def start(self) -> None:
         """Begin; events tell how it goes. Returns before the model is loaded."""
         if self._task is None:
@@ -157,7 +162,11 @@ class Supervisor:
         was_ready = False
         while True:
             self._tell("loading", f"Loading {self.spec.path}.")
-            self._life = await Life.begin(self.spec, self._settings.nice)
+            try:
+                self._life = await Life.begin(self.spec, self._settings.nice)
+            except OSError as error:
+                self._fail(self._no_process(error))
+                return
             ready_s = await self._loaded(self._life, first=not was_ready)
             if self.state == "failed":
                 return
@@ -223,6 +232,12 @@ class Supervisor:
         self._life = None
         await life.stop(self._settings.stop_within_s)
         self._fail(error)
+
+    def _no_process(self, error: OSError) -> EngineUnavailable:
+        return EngineUnavailable(
+            f"No process could be started for the engine of {self.spec.name}: {error.strerror}.",
+            hint="Check the limits on processes, open files and the disk.",
+        )
 
     def _too_slow(self) -> EngineUnavailable:
         return EngineUnavailable(

@@ -7,13 +7,10 @@ A call is asked of one node at a time: attempt 0, then 1, and so on. Theory of o
         '---- retry --------'                        '--- link lost, Failed --> over, with an error
 
 Until the first part has arrived nothing has been shown to anyone, so a failure that is the node's own (unreachable,
-overloaded,
-engine gone, capability withdrawn) is answered by asking another node; a failure that is the request's own (the prompt
-does
-not fit, bad input) is final. Parts carry a sequence number: one out of order is the peer's error, parts of an earlier
-attempt
-are ignored. The requester grants credit as its reader consumes, so that a slow reader stops the writer and not the
-mesh.
+overloaded, engine gone, capability withdrawn) is answered by asking another node; a failure that is the request's own
+(the prompt does not fit, bad input) is final. Parts carry a sequence number: one out of order is the peer's error,
+parts of an earlier attempt are ignored. The requester grants credit as its reader consumes, so that a slow reader
+stops the writer and not the mesh.
 """
 
 from __future__ import annotations

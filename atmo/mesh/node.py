@@ -1,9 +1,8 @@
 """The one place where the mesh meets the network: drives the pure core, table and calls with a transport and a clock.
 
 Nothing is decided here. Transport events go into the core, its effects are carried out, rows that changed go into the
-routing
-table, requests go to `Serving` (as server) and `Call` (as requester). A request to this node itself takes the same path
-without a socket.
+routing table, requests go to `Serving` (as server) and `Call` (as requester). A request to this node itself takes the
+same path without a socket.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atmo.mesh.capability import CHAT
-from atmo.mesh.constraints import class_bits
+from atmo.mesh.constraints import Constraints, class_bits
 from atmo.mesh.query import Query
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.views import relevance
@@ -71,7 +71,7 @@ def rounds(table: RoutingTable, query: Query, ranking: Ranking) -> Iterator[Roun
     general chats, then any chat, as a fallback, unless the caller is strict.
     """
     wanted = query.constraints
-    pinned = bool(wanted.model) or wanted.type not in ("", CHAT) or not ranking.by_text
+    pinned = names_what_it_wants(wanted) or not ranking.by_text
     at = 0
     while at < len(ranking.classes) and (pinned or ranking.scores[at] >= UNFIT):
         end = at + 1
@@ -89,6 +89,11 @@ def rounds(table: RoutingTable, query: Query, ranking: Ranking) -> Iterator[Roun
             scores = table.classes.coarse[group] @ query.vector
             order = np.argsort(-scores, kind="stable")[:SHORTLIST]
             yield Round(group[order].tolist(), scores[order].tolist(), fallback=True)
+
+
+def names_what_it_wants(wanted: Constraints) -> bool:
+    """Did the caller name a model, or a type in which the text has no say?"""
+    return bool(wanted.model) or wanted.type not in ("", CHAT)
 
 
 def _shortlist(

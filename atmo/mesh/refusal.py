@@ -10,7 +10,7 @@ from atmo.mesh.constraints import Bits, class_bits, row_bits
 from atmo.mesh.decision import capability_id
 from atmo.mesh.field import GradientField, work_units
 from atmo.mesh.query import Query
-from atmo.mesh.ranking import Ranking
+from atmo.mesh.ranking import UNFIT, Ranking, names_what_it_wants, rank
 from atmo.mesh.reasons import WORDS, Reason, rule
 from atmo.mesh.table import RoutingTable
 
@@ -21,20 +21,25 @@ def full_bits(table: RoutingTable, field: GradientField, query: Query, rows: NDA
     """(n_rows,) every condition that each row breaks. O(rows): for explanations, not for decisions."""
     bits = class_bits(table, query)[table.rows.klass[rows]] | row_bits(table, query, rows, now)
     limit_ms = query.constraints.max_latency_ms
-    if limit_ms is not None and len(rows):
-        units = work_units(query.prompt_tokens, query.expected_output_tokens)
-        late = field.terms(rows, units, query.local, now).potential_s * 1e3 > limit_ms
-        bits[late] |= Reason.MAX_LATENCY
+    if limit_ms is None:
+        return bits
+    units = work_units(query.prompt_tokens, query.expected_output_tokens)
+    free = np.flatnonzero(bits == 0)
+    for klass in np.unique(table.rows.klass[rows[free]]).tolist():
+        members = free[table.rows.klass[rows[free]] == klass]
+        late = field.terms(rows[members], units, query.local, now).potential_s * 1e3 > limit_ms
+        bits[members[late]] |= Reason.MAX_LATENCY
     return bits
 
 
 def no_route(table: RoutingTable, field: GradientField, query: Query, now: float, ranking: Ranking) -> NoRoute:
     """The error to raise when no candidate is left."""
-    rows = table.rows.live()
-    if not len(rows):
+    known = table.rows.live()
+    if not len(known):
         return NoRoute(
             "No node offers anything yet, this one included.", hint="Start one with a model: `atmo node start`."
         )
+    rows, which = _fitting(table, query, ranking, known)
     bits = full_bits(table, field, query, rows, now)
     if not bits.all():
         return _nothing_fits(table, ranking)
@@ -45,8 +50,20 @@ def no_route(table: RoutingTable, field: GradientField, query: Query, now: float
         if counts[reason]
     ]
     return NoRoute(
-        f"No node can serve this. Of {len(rows)} offers, {', '.join(parts)}.", hint=_least(table, rows, bits)
+        f"No node can serve this. Of {len(rows)} {which}, {', '.join(parts)}.", hint=_least(table, rows, bits)
     )
+
+
+def _fitting(
+    table: RoutingTable, query: Query, ranking: Ranking, known: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], str]:
+    """The offers to speak of, and their name: those that fit the text if some do, however they break conditions."""
+    if ranking.by_text and not names_what_it_wants(query.constraints):
+        free = rank(table, Query(query.local, query.vector, expected_output_tokens=0))
+        fit = [klass for klass, score in zip(free.classes, free.scores, strict=True) if score >= UNFIT]
+        if fit:
+            return known[np.isin(table.rows.klass[known], fit)], "offers that fit the text"
+    return known, "offers"
 
 
 def _least(table: RoutingTable, rows: NDArray[np.int32], bits: Bits) -> str:
@@ -69,6 +86,7 @@ def _nothing_fits(table: RoutingTable, ranking: Ranking) -> NoRoute:
 
 
 def _names(table: RoutingTable, rows: NDArray[np.int32]) -> str:
-    names = sorted({table.node_name(row) for row in rows[:1000].tolist()})
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    _, first = np.unique(table.rows.peer[rows], return_index=True)
+    names = sorted(table.node_name(row) for row in rows[first[:NAMED]].tolist())
+    more = f" and {len(first) - NAMED} more" if len(first) > NAMED else ""
+    return ", ".join(names) + more

@@ -1,14 +1,10 @@
 """Reads what a GGUF file says of itself, and checks that the file is whole, before llama.cpp is let near it.
 
 Theory of operation. A GGUF is: magic, version, count of tensors, count of key-value pairs; the pairs; a table of
-tensors
-(name, shape, type, offset); padding; the tensors' data. llama.cpp calls abort() on some malformed files, which takes
-its
-process with it, so everything that can be checked cheaply is checked here: the table is read in full, the weights are
-not.
-Counts and lengths in the file are claims by a stranger: nothing is allocated because of one, each must fit into the
-bytes
-the file really has, and what is kept is kept for a few known keys only.
+tensors (name, shape, type, offset); padding; the tensors' data. llama.cpp calls abort() on some malformed files, which
+takes its process with it, so everything that can be checked cheaply is checked here: the table is read in full, the
+weights are not. Counts and lengths in the file are claims by a stranger: nothing is allocated because of one, each
+must fit into the bytes the file really has, and what is kept is kept for a few known keys only.
 
 Format: github.com/ggml-org/ggml, docs/gguf.md, versions 2 and 3, little-endian.
 """
@@ -54,8 +50,8 @@ Value: TypeAlias = int | float | str
 @dataclass(frozen=True, slots=True)
 class GgufInfo:
     """What the file says. context: tokens the model was trained for, 0 when it does not say; parameters: weights in
-    this
-    file; kv_bytes_per_token: memory one token of context takes in one slot at 16 bits, 0 when it cannot be told."""
+    this file; kv_bytes_per_token: memory one token of context takes in one slot at 16 bits, 0 when it cannot be
+    told."""
 
     architecture: str
     name: str

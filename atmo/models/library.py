@@ -16,9 +16,8 @@ from atmo.models.gguf import GgufInfo, read_gguf
 class LocalModel:
     """A model that can be loaded here. kind: `gguf`, `encoder` or `classifier`; type: what it does, as in capabilities.
 
-    size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told,
-    unless the
-    configuration says it better.
+    size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told, unless
+    the configuration says it better.
     """
 
     name: str

@@ -1,8 +1,7 @@
 """How a node finds others: the user's runtime folder and the local network.
 
 Whatever is found is only a hint, passed on as an address to dial; the door decides who is let in. What does not work
-is kept
-as a sentence for `atmo node status` and `atmo doctor`: nobody should wonder why nobody is found.
+is kept as a sentence for `atmo node status` and `atmo doctor`: nobody should wonder why nobody is found.
 """
 
 from __future__ import annotations

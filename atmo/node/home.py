@@ -34,9 +34,8 @@ class Home:
 def open_home(config: Config, clock: Clock) -> Home:
     """Make or load everything the node needs to be itself. Raises ConfigError.
 
-    The mesh's root key is the user's own: every node of this user on this machine finds it in the same place, which
-    is why
-    they need no invitation.
+    The mesh's root key is the user's own: every node of this user on this machine finds it in the same place, which is
+    why they need no invitation.
     """
     folder = config.node_home
     try:

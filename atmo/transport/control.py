@@ -30,6 +30,7 @@ from atmo.ids import Multiaddr, PeerId, parse_multiaddr
 from atmo.keys import Passport
 from atmo.transport import sockets, wire
 from atmo.transport.base import MAX_BACKLOG_BYTES, MAX_FRAME_BYTES, Lane
+from atmo.transport.hosts import is_ip
 from atmo.transport.link import Link, cost_bytes
 from atmo.transport.local import LinkTable, Local
 from atmo.transport.reactor import Reactor
@@ -223,10 +224,10 @@ class ControlLane:
     def _answer(self, way: sockets.Route, passport: Passport, hello: wire.Hello, observed_host: str) -> None:
         own_sequence, answer = self._local.next_hello()
         address = dialable_address(hello, passport.peer)
-        hosts = () if address is None else tuple(dict.fromkeys((address.host, observed_host)))
+        hosts = () if address is None else usable_hosts(address.host, observed_host)
         now_s = self._local.clock.now()
         link = Link(
-            passport.peer, passport, False, address, tuple(host for host in hosts if host), hello.gossip_port,
+            passport.peer, passport, False, address, hosts, hello.gossip_port,
             hello.bulk_port, hello.instance, hello.sequence, own_sequence, now_s, way,
         )  # fmt: skip
         self._inbound[way.routing_id] = link
@@ -320,6 +321,11 @@ class ControlLane:
             self._table.down(link, "the connection closed")
             return False
         return True
+
+
+def usable_hosts(*hosts: str) -> tuple[str, ...]:
+    """Addresses only, each once: libzmq looks up names on the thread that carries everybody's heartbeats."""
+    return tuple(dict.fromkeys(host for host in hosts if is_ip(host)))
 
 
 def dialable_address(hello: wire.Hello, peer: PeerId) -> Multiaddr | None:

@@ -16,7 +16,7 @@ from atmo.ids import Multiaddr, PeerId, format_peer
 from atmo.keys import Passport
 from atmo.transport import sockets, wire
 from atmo.transport.base import DialFailed
-from atmo.transport.control import MAX_CONTROL_BYTES, ControlLane, dialable_address
+from atmo.transport.control import MAX_CONTROL_BYTES, ControlLane, dialable_address, usable_hosts
 from atmo.transport.door import read_introduction
 from atmo.transport.doorway import Knock
 from atmo.transport.link import Link
@@ -171,7 +171,7 @@ class Dialling:
         self._end(dial)
         address = Multiaddr(dial.address.host, dial.address.port, passport.peer)
         own = dialable_address(hello, passport.peer)
-        hosts = tuple(dict.fromkeys((dial.host, own.host) if own is not None else (dial.host,)))
+        hosts = usable_hosts(dial.host, own.host if own is not None else dial.host)
         link = Link(
             passport.peer, passport, True, address, hosts, hello.gossip_port, hello.bulk_port, hello.instance,
             hello.sequence, dial.own_sequence, self._local.clock.now(), connection,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from atmo.errors import AtmoError
 from atmo.ids import MeshId, Multiaddr, PeerId, format_peer, parse_multiaddr, parse_peer
+from atmo.transport.hosts import WILDCARDS, is_ip
 from atmo.transport.wire import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def interfaces(bound_host: str) -> Any:
     """What zeroconf should use: the one address that is bound, or all."""
     from zeroconf import InterfaceChoice
 
-    if bound_host in ("", "*", "0.0.0.0", "::") or not is_ip(bound_host):  # noqa: S104 - compared, not bound
+    if bound_host in WILDCARDS or not is_ip(bound_host):
         return InterfaceChoice.All
     return [bound_host]
 
@@ -214,11 +214,3 @@ def explain(error: OSError) -> DiscoveryProblem:
     if error.errno in (errno.EPERM, errno.EACCES):
         return DiscoveryProblem("This user may not use multicast here.", seeds)
     return DiscoveryProblem(f"The local network cannot be searched: {error.strerror or error}.", seeds)
-
-
-def is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -2,8 +2,8 @@
 
 Theory of operation. CURVE wants the server's key before the first packet and lets in only keys that the server knows
 already. A multiaddr holds neither: it names an identity (Ed25519), not the curve key. So the port in a node's address
-is its door: a plain ROUTER that speaks one thing. A stranger sends `Introduce` with its credential, and gets
-`Introduction` with the responder's credential and the ports of its encrypted lanes, or `Refusal` with a reason.
+is its door: plain TCP that speaks one thing. A stranger sends `Introduce` with its credential, and gets `Introduction`
+with the responder's credential and the ports of its encrypted lanes, or `Refusal` with a reason.
 
 Plain text is enough here. A credential is public and carries its own proof: the mesh's root signed the identity, the
 identity signed the curve key. Who replays somebody else's credential gains nothing, because the lanes behind the door

@@ -8,9 +8,9 @@ layer above has seen is acknowledged.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 from atmo.clock import Clock, SystemClock
 from atmo.errors import FrameTooLarge, PeerUnreachable, RemoteProtocolError, TransportError
@@ -29,6 +29,7 @@ from atmo.transport.base import (
 )
 from atmo.transport.control import ACK_EVERY_BYTES
 from atmo.transport.door import Ports
+from atmo.transport.hosts import is_ip, reachable_host
 from atmo.transport.iothread import IoThread, Listen
 from atmo.transport.link import Link, LinkStats, LinkTiming, cost_bytes
 from atmo.transport.local import BulkGranted, Happening, Local
@@ -88,6 +89,7 @@ class ZmqTransport:
         self._deliver = deliver
         self._loop = asyncio.get_running_loop()
         self._thread = IoThread(self._local, self._listen, self._hand_over)
+        self._thread.ended.add_done_callback(self._on_ended)
         self._thread.start()
         try:
             await asyncio.wrap_future(self._thread.bound)
@@ -162,10 +164,10 @@ class ZmqTransport:
         if thread is None:
             return
         thread.stop()
-        try:
-            await asyncio.wrap_future(thread.ended)
-        finally:
-            thread.join()
+        ended = asyncio.wrap_future(thread.ended)
+        await asyncio.wait({ended})
+        ended.exception()  # told already, by `_on_ended`
+        thread.join()
         await asyncio.sleep(0)  # the last batch, with each link's LinkDown, was handed over before the end
 
     def _running(self) -> IoThread:
@@ -189,6 +191,13 @@ class ZmqTransport:
         """Called on the IO thread. Raises RuntimeError when the loop is closed."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._on_happened, happened)
+
+    def _on_ended(self, ended: Future[None]) -> None:
+        """Called on the IO thread. It should end only when told to; a bug that ends it must not go unnoticed."""
+        error = ended.exception()
+        if error is not None and self._loop is not None and not self._loop.is_closed():
+            context = {"message": f"The IO thread of {self!r} failed", "exception": error}
+            self._loop.call_soon_threadsafe(self._loop.call_exception_handler, context)
 
     def _on_happened(self, happened: Sequence[Happening]) -> None:
         events = [event for link, event in happened if self._account(link, event)]
@@ -250,30 +259,3 @@ def check_size(frame: bytes, lane: Lane) -> None:
             f"A frame of {len(frame)} bytes is too large for the {lane.name.lower()} lane, "
             f"which takes {MAX_FRAME_BYTES[lane]}."
         )
-
-
-def is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def reachable_host(host: str) -> str:
-    """What to tell peers when bound to `host`: itself, or for a wildcard this machine's address on its network.
-
-    The address is that of the route to a documentation network (RFC 5737); nothing is sent. Without a route it is the
-    loopback address, under which peers on this machine at least can come.
-    """
-    if host not in ("0.0.0.0", "::", "*"):  # noqa: S104 - compared, not bound
-        return host
-    family, target, loopback = (
-        (socket.AF_INET6, "2001:db8::1", "::1") if host == "::" else (socket.AF_INET, "192.0.2.1", "127.0.0.1")
-    )
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((target, 9))
-        except OSError:
-            return loopback
-        return str(probe.getsockname()[0])

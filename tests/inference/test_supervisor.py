@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from atmo.errors import EngineUnavailable, ModelInvalid, ModelNotFound
+from atmo.errors import ContextOverflow, EngineUnavailable, ModelInvalid, ModelNotFound
 from atmo.inference.engine import EngineEvent
 from atmo.inference.supervisor import Supervisor
 from tests.inference.gguf_maker import song, write_parrot
@@ -186,6 +186,28 @@ async def test_closing_while_loading_leaves_no_process(parrot: Path) -> None:
     assert states(events) == ["loading"]
 
 
+@pytest.mark.asyncio
+async def test_closing_at_any_moment_of_the_start_leaves_no_process(parrot: Path) -> None:
+    for steps in range(12):
+        supervisor, _ = started(gguf_spec(parrot))
+        await supervisor.start()
+        for _ in range(steps):
+            await asyncio.sleep(0.003)
+        await supervisor.close()
+        assert [child for child in psutil.Process().children() if "atmo.inference.worker" in child.cmdline()] == []
+
+
+@pytest.mark.asyncio
+async def test_a_machine_that_can_start_no_process_says_so(parrot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(parrot.parent / "no-python"))
+    supervisor, events = started(gguf_spec(parrot))
+    await supervisor.start()
+    with pytest.raises(EngineUnavailable, match="No process could be started for the engine of parrot: No such file"):
+        await supervisor.wait_ready(30.0)
+    assert states(events) == ["loading", "failed"]
+    await supervisor.close()
+
+
 NODE = """
 import asyncio, sys
 from atmo.clock import SystemClock
@@ -229,9 +251,9 @@ async def test_nobody_can_connect_to_a_worker_and_it_knows_no_secrets(
     async with running(gguf_spec(parrot, "xllamacpp")) as supervisor:
         worker = psutil.Process(supervisor.pid)
         listening = [each for each in worker.net_connections("inet") if each.status == psutil.CONN_LISTEN]
-        names = [each.laddr for each in worker.net_connections("unix") if each.laddr]
+        names = [str(each.laddr) for each in worker.net_connections("unix")]
         assert listening == []
-        assert [name for name in names if Path(str(name)).exists()] == []
+        assert [name for name in names if name and Path(name).exists()] == []
         assert "OPENAI_API_KEY" not in worker.environ()
 
 
@@ -249,7 +271,26 @@ async def test_an_idle_worker_rests_and_reports_its_memory(parrot: Path) -> None
 
 
 @pytest.mark.asyncio
-async def test_the_parrot_sings_through_all_this(parrot: Path) -> None:
-    async with running(gguf_spec(parrot)) as supervisor:
-        for _ in range(3):
-            assert text_of((await answer(supervisor, job(max_tokens=30)))[0]) == song(30)
+async def test_no_prompt_is_ever_written_to_stderr(parrot: Path) -> None:
+    async with running(gguf_spec(parrot, context=256)) as supervisor:
+        for text in ("my-secret", "my-secret " * 100):
+            try:
+                await answer(supervisor, job(text))
+            except ContextOverflow:
+                pass
+        assert "my-secret" not in " ".join(supervisor.last_words)
+
+
+@pytest.mark.asyncio
+async def test_a_supervisor_works_on_uvloop_too(parrot: Path) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def story() -> str:
+        async with running(gguf_spec(parrot)) as supervisor:
+            return text_of((await answer(supervisor, job(max_tokens=30)))[0])
+
+    def run() -> str:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(story())
+
+    assert await asyncio.to_thread(run) == song(30)

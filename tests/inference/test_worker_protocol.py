@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,9 +21,12 @@ from atmo.inference.protocol import (
     Failed,
     Frame,
     FrameBuffer,
+    FromWorker,
+    Load,
     Ping,
     Ready,
     Said,
+    ToWorker,
     decode_from_worker,
     decode_to_worker,
     encode,
@@ -31,8 +35,8 @@ from atmo.inference.protocol import (
 )
 from tests.inference.running import gguf_spec, job, until
 
-TO_WORKER = [Chat(1, job("hé", stop=("x",))), Cancel(1), Ping(2)]
-FROM_WORKER = [
+TO_WORKER: list[ToWorker] = [Chat(1, job("hé", stop=("x",))), Cancel(1), Ping(2)]
+FROM_WORKER: list[FromWorker] = [
     Ready(ModelFacts(engine="xllamacpp", context=7)),
     Said(1, "é", (195, 169)),
     Done(1, Finish(reason="stop", prompt_tokens=1, output_tokens=2)),
@@ -106,4 +110,6 @@ def test_specs_and_jobs_travel_unchanged() -> None:
     (body,) = FrameBuffer().feed(encode(chat))
     assert decode_to_worker(body) == chat
     assert chat.job.turns == (ChatTurn("user", "x"),)
-    assert gguf_spec.__name__
+    load = Load(gguf_spec(Path("x.gguf")), "/tmp/x")
+    (body,) = FrameBuffer().feed(encode(load))
+    assert decode_to_worker(body) == load

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -12,7 +14,7 @@ import pytest
 from atmo.keys import verify
 from atmo.mesh.codec import PROTOCOL_VERSION, decode, encode
 from atmo.mesh.messages import AnyMessage, Rows
-from atmo.mesh.rows import ROW_DOMAIN, Kind, SignedRow, peek, read
+from atmo.mesh.rows import BODY_TYPES, ROW_DOMAIN, Kind, NodeInfo, SignedRow, peek, read
 from tests.vectors import make
 
 VECTORS = {vector["name"]: vector for vector in json.loads(make.FILE.read_text())}
@@ -92,3 +94,25 @@ def test_vectors_are_not_written_anew_in_passing() -> None:
     """The file was made once; what the maker would write today must still be the same."""
     for name, message in MESSAGES.items():
         assert msgspec.msgpack.encode(message) == bytes.fromhex(VECTORS[name]["hex"])[1:]
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+
+
+@pytest.mark.parametrize("message", AnyMessage.__args__, ids=lambda message: message.__name__)
+def test_the_documentation_names_every_field_in_its_order(message: type[msgspec.Struct]) -> None:
+    tag = message.__struct_config__.tag
+    (line,) = [line for line in DOCS.splitlines() if line.startswith(f"| {tag} | {message.__name__} |")]
+    fields = line.split("|")[3]
+
+    places = [re.search(rf"\b{name}\b", fields) for name in message.__struct_fields__]
+
+    assert None not in places
+    assert [place.start() for place in places if place] == sorted(place.start() for place in places if place)
+
+
+def test_the_documentation_names_every_kind_of_row() -> None:
+    for kind, body in BODY_TYPES.items():
+        (line,) = [line for line in DOCS.splitlines() if line.startswith(f"| {int(kind)} {kind.name} |")]
+        if issubclass(body, NodeInfo):
+            assert all(name in line for name in body.__struct_fields__)

@@ -107,7 +107,7 @@ def test_conditions_add_up_and_the_refusal_names_each_and_the_least_to_change(to
         town.ask("code", data_residency=("eu",), min_context=8000)
 
     assert str(caught.value) == (
-        "No node can serve this. Of 2 offers, min_context 8000 excludes 1 (small), "
+        "No node can serve this. Of 2 offers that fit the text, min_context 8000 excludes 1 (small), "
         "data_residency eu excludes 1 (large). "
         "Least to change: lower min_context; then small could serve it."
     )
@@ -119,7 +119,7 @@ def test_a_refusal_of_many_names_a_few(town: Town) -> None:
     for number in range(10):
         town.node(f"n{number}", capability("small", "code"))
 
-    with pytest.raises(NoRoute, match=r"model gpt excludes 12 \(large, n0, n1 and 9 more\)\. Least to change: name"):
+    with pytest.raises(NoRoute, match=r"model gpt excludes 12 \(large, n0, small and 9 more\)\. Least to change: name"):
         town.ask("code", model="gpt")
 
 
@@ -165,3 +165,14 @@ def test_a_malformed_version_rule_says_how_to_write_one(town: Town) -> None:
 def test_a_malformed_peer_id_in_a_list_of_nodes_is_said(town: Town) -> None:
     with pytest.raises(UsageError, match="is not a peer id"):
         town.ask("code", allow_nodes=("12D3KooWnonsense",))
+
+
+def test_a_refusal_speaks_of_the_offers_that_fit_the_text(town: Town) -> None:
+    """A free thermometer is no answer to a question about code whose node is down."""
+    town.node("sensor", capability("thermometer", "temperature", kind="tool"))
+    town.table.mark_lost(peer("small"))
+
+    with pytest.raises(
+        NoRoute, match=r"Of 2 offers that fit the text, modality image excludes 1 \(small\), .*1 \(small"
+    ):
+        town.ask("code", modality="image", max_cost=0.0, min_tps=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import statistics
@@ -21,8 +22,9 @@ from atmo.ids import MeshId, Multiaddr, format_peer
 from atmo.keys import CurveKeys, Identity, Passport
 from atmo.transport import sockets, wire
 from atmo.transport.base import BULK_WINDOW_BYTES, Lane, Received, TransportEvent
+from atmo.transport.hosts import reachable_host
 from atmo.transport.link import LinkTiming
-from atmo.transport.zeromq import ZmqTransport, reachable_host
+from atmo.transport.zeromq import ZmqTransport
 from tests.transport.support import Child, End, Lab, Member, Raw, enrol, link, receive, until
 
 IMPATIENT = LinkTiming(dial_s=0.4)
@@ -204,6 +206,76 @@ async def test_a_bulk_connection_of_an_older_link_is_ignored(lab: Lab) -> None:
         fresh.send(b"of today")
         await until(lambda: node.frames(Lane.BULK))
     assert node.frames(Lane.BULK) == [b"of today"]
+
+
+FUZZ_FRAMES = 2000
+
+
+@pytest.mark.asyncio
+async def test_random_frames_of_a_member_never_end_the_node(lab: Lab) -> None:
+    """Whatever a member sends on its connections, the node lives and serves others."""
+    node, honest = await lab.start(), await lab.start()
+    await link(honest, node)
+    rng = random.Random(20)
+    with Raw(enrol(lab.root)) as raw:
+        introduction, server = raw.introduce(node.transport.address)
+        control, bulk = raw.connect(introduction.control_port, server), raw.connect(introduction.bulk_port, server)
+        for number in range(1, FUZZ_FRAMES):
+            if rng.random() < 0.1:
+                control.send(raw.hello(sequence=number))
+                bulk.send(wire.encode_number(wire.HELLO, number))
+            noise = rng.randbytes(rng.choice((0, 1, 2, 8, 9, 300)))
+            control.send(bytes([rng.randrange(10)]) + noise)
+            bulk.send(noise)
+        control.socket.send_multipart([b"many", b"parts"] * 50)
+        control.send(raw.hello(sequence=FUZZ_FRAMES))
+        await until(lambda: node.ups()[-1].peer == raw.member.identity.public)
+        honest.transport.send(node.peer, b"undisturbed")
+        await until(lambda: b"undisturbed" in node.frames(Lane.CONTROL, honest.peer))
+    assert honest.transport.linked() == {node.peer}
+
+
+# Many at once
+
+
+@pytest.mark.asyncio
+async def test_a_mesh_in_which_everyone_dials_everyone_settles_with_one_link_each(lab: Lab) -> None:
+    ends = [await lab.start() for _ in range(8)]
+    for one in ends:
+        for other in ends:
+            if one is not other:
+                one.transport.dial(other.transport.address)
+    await until(lambda: all(len(end.transport.linked()) == len(ends) - 1 for end in ends))
+    for end in ends:
+        end.transport.publish(b"from " + end.peer)
+    await until(lambda: all(len(end.frames(Lane.GOSSIP)) == len(ends) - 1 for end in ends))
+    assert all(len(end.ups()) == len(ends) - 1 for end in ends)
+    assert not any(end.downs() or end.failures() for end in ends)
+
+
+@pytest.mark.asyncio
+async def test_links_that_come_and_go_leave_both_ends_of_one_mind(lab: Lab) -> None:
+    ends = [await lab.start() for _ in range(5)]
+    rng = random.Random(3)
+    for _ in range(120):
+        one, other = rng.sample(ends, 2)
+        if other.peer in one.transport.linked():
+            one.transport.hang_up(other.peer, "for the test")
+        else:
+            one.transport.dial(other.transport.address)
+            if rng.random() < 0.5:
+                other.transport.dial(one.transport.address)
+        await asyncio.sleep(rng.choice((0, 0, 0.003, 0.01)))
+
+    def agree() -> bool:
+        return all(
+            (one.peer in other.transport.linked()) == (other.peer in one.transport.linked())
+            for one in ends
+            for other in ends
+        )
+
+    await asyncio.sleep(0.2)
+    await until(agree)
 
 
 # Strange programs behind an address
@@ -434,6 +506,33 @@ async def test_a_foreign_host_is_one_clear_line(lab: Lab) -> None:
 async def test_a_name_that_does_not_resolve_fails_the_dial(lab: Lab) -> None:
     node = await lab.start()
     assert "does not resolve" in await failure(node, Multiaddr("no-such-host.invalid", 4600))
+
+
+@pytest.mark.asyncio
+async def test_ipv6_works_as_ipv4_does(lab: Lab) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    one, other = await lab.linked_pair(host="::1")
+    one.transport.send(other.peer, b"six")
+    other.transport.publish(b"six")
+    await other.transport.send_bulk(one.peer, b"six")
+    await until(lambda: other.frames(Lane.CONTROL) and one.frames(Lane.GOSSIP) and one.frames(Lane.BULK))
+
+
+@pytest.mark.asyncio
+async def test_a_bug_that_ends_the_io_thread_is_reported_and_ends_the_links(lab: Lab) -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
+    one, other = await lab.linked_pair()
+    lab.ends.remove(one)
+    one.transport.send(other.peer, "text instead of bytes")  # type: ignore[arg-type]
+    await until(lambda: reported and one.downs() and other.downs())
+    assert "str" in reported[0]
+    with pytest.raises(TransportError, match="not running"):
+        one.transport.dial(other.transport.address)
+    await one.transport.close()
 
 
 @pytest.mark.asyncio
