@@ -34,6 +34,7 @@ NODES = {
 model = "atmo-nano"
 description = "General chat: greetings, small talk, small sums, short definitions, everyday questions."
 examples = ["Hello, who are you?", "Thank you!", "What is 2+2?", "Is ice colder than water?", "What is a token?"]
+labels = { scope = "general" }
 """,
     "library": """
 [[serve]]

@@ -59,29 +59,32 @@ def _served(entry: Json) -> Text:
 
 
 def mesh(report: Json) -> RenderableType:
-    """All nodes with what they offer, one line for each capability."""
+    """All nodes with what they offer, one line for each capability. Labels only where some node has any."""
     nodes = report["nodes"]
-    view = table("NODE", "STATE", "OFFERS", "BUSY|right", "TOKENS/S|right", "RTT|right", "LABELS", "PEER")
+    labelled = any(node["labels"] for node in nodes)
+    heads = ["NODE", "STATE", "OFFERS", "BUSY|right", "TOKENS/S|right", "RTT|right"]
+    view = table(*heads, *(["LABELS"] if labelled else []))
     for node in sorted(nodes, key=lambda n: (not n["self"], n["name"])):
-        offers = node["capabilities"] or [None]
-        for index, offer in enumerate(offers):
-            head = _node_cells(node) if index == 0 else ("", "", "", "", "")
-            view.add_row(head[0], head[1], *_offer_cells(offer), *head[2:])
+        name, state, rtt, labels = _node_cells(node)
+        for index, offer in enumerate(node["capabilities"] or [None]):
+            first = index == 0
+            cells = [name if first else "", state if first else "", *_offer_cells(offer), rtt if first else ""]
+            view.add_row(*cells, *([labels if first else ""] if labelled else []))
     count = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
-    offers_count = sum(len(node["capabilities"]) for node in nodes)
-    foot = Text(f"{count}, {offers_count} capabilities, mesh {report['mesh'][-8:]}", style="dim")
+    offers = sum(len(node["capabilities"]) for node in nodes)
+    offered = f"{offers} capabilit{'ies' if offers != 1 else 'y'}"
+    foot = Text(f"{count}, {offered}, mesh {report['mesh'][-8:]}", style="dim")
     problems = [Text.from_markup(f"[yellow]![/] {escape(problem)}") for problem in report["problems"]]
     return Group(view, Text(), foot, *problems)
 
 
-def _node_cells(node: Json) -> tuple[Text, Text, Text, Text, Text]:
+def _node_cells(node: Json) -> tuple[Text, Text, Text, Text]:
     state, colour = (
         ("this node", "cyan") if node["self"] else ("linked", "green") if node["linked"] else ("lost", "red")
     )
     rtt = f"{node['rtt_ms']:.1f} ms" if node["rtt_ms"] is not None else "-"
     labels = " ".join(f"{k}={v}" for k, v in node["labels"].items()) or "-"
-    peer = Text(node["peer"][-8:], style="dim")
-    return Text(node["name"], style="bold"), Text(state, style=colour), Text(rtt), Text(labels), peer
+    return Text(node["name"], style="bold"), Text(state, style=colour), Text(rtt), Text(labels)
 
 
 def _offer_cells(offer: Json | None) -> tuple[Text, Text, Text]:

@@ -88,11 +88,13 @@ class Worker:
             self._send(failed(request_id, error))
         except Exception as error:  # a bug in an engine costs this request, not the others; what it was is on stderr
             print(f"{type(error).__name__} in the engine: {_first_line(error)}", file=sys.stderr, flush=True)
-            broken = InferenceError(f"The engine failed on this request ({type(error).__name__}).")
+            at = "on this request" if request_id else "while it loaded the model"
+            broken = InferenceError(f"The engine failed {at} ({type(error).__name__}).")
             self._send(failed(request_id, broken))
 
     async def _load(self, frame: Load) -> None:
         self._engine = open_engine(frame.spec, Path(frame.socket_folder))
+        _leave_folder(frame.socket_folder)
         self._send(Ready(self._engine.facts))
 
     async def _serve(self, frame: Chat | Embed | Classify | Count) -> None:
@@ -118,6 +120,15 @@ class Worker:
     def _send(self, frame: Frame) -> None:
         if self._channel is not None:
             self._channel.send(frame)
+
+
+def _leave_folder(folder: str) -> None:
+    """Once the engine runs its folder is empty: take it away now, as nobody can after a `kill -9` of the node."""
+    os.chdir("/")
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass  # in use, where sockets cannot lose their names: the node removes it
 
 
 def _first_line(error: Exception) -> str:

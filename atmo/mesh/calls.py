@@ -75,12 +75,12 @@ class Choose:
 class Observe:
     """What the routing table should learn. Exactly one Started and one ending (finish or failure) for each attempt.
 
-    first_part_s, total_s: seconds since the attempt began; None where it did not come to that.
+    elapsed_s: since the attempt began; of a finished one without the queueing that the node admits to.
     """
 
     peer: PeerId
     capability: str
-    what: str  # started, first_part, finished, failed, cancelled
+    what: str  # started, first_part, finished, failed or cancelled
     elapsed_s: float = 0.0
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -187,7 +187,7 @@ class Call:
             self.peer,
             self.capability,
             "finished",
-            now_s - self.began_s,
+            max(0.0, now_s - self.began_s - done.queue_s),
             done.prompt_tokens,
             done.output_tokens,
             done.load,

@@ -295,13 +295,13 @@ class Core:
         if now.mono_s - self._compared_s.get(peer, float("-inf")) < SUMMARY_INTERVAL_S:
             return []
         self._compared_s[peer] = now.mono_s
-        known = {PeerId(origin): (generation, total) for origin, generation, total in theirs.origins}
+        known: dict[bytes, tuple[int, int]] = {origin: (life, total) for origin, life, total in theirs.origins}
         missing: list[SignedRow] = []
         for origin, generation, total in self.store.summary():
             their_generation, their_total = known.get(origin, (0, 0))
-            if self._relay.is_lost(origin):
+            if generation == their_generation and total == their_total:
                 continue
-            if generation > their_generation or (generation == their_generation and total != their_total):
+            if generation >= their_generation and not self._relay.is_lost(origin):
                 missing += self.store.transcript(origin, now)
         effects: list[Effect] = [events.Send(peer, frame) for frame in pack(missing)]
         if theirs.answer:

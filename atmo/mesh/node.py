@@ -43,6 +43,8 @@ log = structlog.get_logger("atmo.mesh")
 DECISIONS_KEPT = 1000
 # Load is told at once when it changes, and then at most so often.
 LOAD_INTERVAL_S = 0.25
+# The path's latency is read from the transport so often, if anything happens at all.
+RTT_INTERVAL_S = 1.0
 # Events kept for those who watch.
 EVENTS_KEPT = 200
 
@@ -119,6 +121,7 @@ class MeshNode:
         self._wake: asyncio.TimerHandle | None = None
         self._load_timer: asyncio.TimerHandle | None = None
         self._load_told_s = float("-inf")
+        self._rtt_due_s = 0.0
         self._closed = False
 
     @property
@@ -253,9 +256,19 @@ class MeshNode:
 
     def _handle(self, event: events.Event) -> None:
         now = moment(self._clock)
+        if now.mono_s >= self._rtt_due_s:
+            self._rtt_due_s = now.mono_s + RTT_INTERVAL_S
+            self._learn_latencies(now.mono_s)
         for effect in self._core.handle(event, now):
             self._perform(effect)
         self._sleep_until(self._core.next_wakeup())
+
+    def _learn_latencies(self, now_s: float) -> None:
+        """The transport's pings, into the field."""
+        for peer in self.transport.linked():
+            rtt_s = self.transport.rtt_s(peer)
+            if rtt_s is not None:
+                self.field.observe_rtt(peer, rtt_s, now_s)
 
     def _sleep_until(self, wakeup_s: float | None) -> None:
         if self._wake is not None:

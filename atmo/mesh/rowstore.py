@@ -160,7 +160,7 @@ class RowStore:
 
     def summary(self) -> tuple[tuple[PeerId, int, int], ...]:
         """(origin, generation, sum over its live rows) of every origin: equal entries mean equal rows."""
-        return tuple((origin, record.generation, record.sum) for origin, record in self._origins.items())
+        return tuple([(origin, record.generation, record.sum) for origin, record in self._origins.items()])
 
     def transcript(self, origin: PeerId, now: Moment) -> Iterator[SignedRow]:
         """What a peer that knows less of an origin is told: live rows, and withdrawals of rows that it may still hold.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from atmo.config import Config, ServeSection
 from atmo.errors import ConfigError
 from atmo.inference.engine import ModelSpec
-from atmo.mesh.capability import MAX_EXAMPLES, MAX_TEXT_CHARS, Descriptor
+from atmo.mesh.capability import CHAT, MAX_EXAMPLES, MAX_TEXT_CHARS, Descriptor
+from atmo.mesh.classes import GENERAL
 from atmo.models.library import LocalModel, find_model
 
 
@@ -61,6 +62,9 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
             hint=f"Up to {MAX_TEXT_CHARS} characters and {MAX_EXAMPLES} examples are allowed.",
         )
     info = model.info
+    labels = dict(section.labels)
+    if kind == CHAT and not section.description:
+        labels.setdefault(*GENERAL)  # a chat model that nobody narrowed down takes what fits nothing else
     context = min(spec.context or info.context, info.context) if info else 0
     return Descriptor(
         id=f"atmo:{kind}:{_slug(section.name or model.name)}",
@@ -74,7 +78,7 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
         parameters=info.parameters if info else 0,
         strength=section.strength if section.strength >= 0 else model.strength,
         price=section.price,
-        labels=tuple(sorted(section.labels.items())),
+        labels=tuple(sorted(labels.items())),
     )
 
 

@@ -284,6 +284,8 @@ class ControlLane:
         self._table.received(link, Lane.CONTROL, frame[1:])
 
     def _on_gossip(self, link: Link, frame: bytes) -> None:
+        if len(frame) > MAX_FRAME_BYTES[Lane.GOSSIP] + 1:
+            raise RemoteProtocolError(f"A gossip frame of {len(frame)} bytes.")
         link.relayed_in_bytes += cost_bytes(frame) - 1
         self.acknowledge(link)
         if link.gossip_queued_bytes - link.gossip_read_bytes < MAX_BACKLOG_BYTES // 4:

@@ -240,6 +240,7 @@ async def test_a_worker_does_not_outlive_a_killed_node(parrot: Path) -> None:
     node.kill()
     await node.wait()
     await until(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE)
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.asyncio

@@ -262,12 +262,12 @@ def test_arbitrary_bytes_do_no_harm(data: bytes) -> None:
 JSON_LIKE = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    max_leaves=8,
 )
 
 
-@given(st.sampled_from([1, 2, *range(10, 18)]), st.lists(JSON_LIKE, max_size=10))
-@settings(max_examples=500, deadline=None)
+@given(st.sampled_from([1, 2, *range(10, 18)]), st.lists(JSON_LIKE, max_size=8))
+@settings(max_examples=200, deadline=None)
 def test_arbitrary_fields_do_no_harm(tag: int, rest: list[Any]) -> None:
     survive(frame([tag, *rest]))
 

@@ -1,6 +1,7 @@
-"""A node in a process of its own: prints its address, echoes control frames, prints `up` and `down` as they happen.
+"""A node in a process of its own: prints its address, `up` and `down` as they happen, and echoes control frames.
 
-Started by `support.Child` with one JSON argument: the mesh root's secret, LinkTiming fields, and an address to dial.
+Started by `support.Child` with one JSON argument: the mesh root's secret, LinkTiming fields, and an address to dial. The
+control frame STALL makes its event loop do nothing at all for a while.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from atmo.transport.base import Lane, LinkDown, LinkUp, Received, TransportEvent
 from atmo.transport.link import LinkTiming
 from atmo.transport.zeromq import ZmqTransport
 from tests.transport.support import enrol
+
+STALL, STALL_S = b"stall", 2.5
 
 
 def say(**words: Any) -> None:
@@ -40,6 +44,8 @@ async def main(options: dict[str, Any]) -> None:
                 say(event="up")
             elif isinstance(event, LinkDown):
                 say(event="down", reason=event.reason)
+            elif isinstance(event, Received) and event.frame == STALL:
+                time.sleep(STALL_S)  # the loop is stuck; the IO thread is not
             elif isinstance(event, Received) and event.lane is Lane.CONTROL:
                 transport.send(event.peer, event.frame)
 

@@ -21,10 +21,11 @@ from atmo.errors import PeerUnreachable, PortInUse, TransportError
 from atmo.ids import MeshId, Multiaddr, format_peer
 from atmo.keys import CurveKeys, Identity, Passport
 from atmo.transport import sockets, wire
-from atmo.transport.base import BULK_WINDOW_BYTES, Lane, Received, TransportEvent
+from atmo.transport.base import BULK_WINDOW_BYTES, MAX_BACKLOG_BYTES, Lane, Received, TransportEvent
 from atmo.transport.hosts import reachable_host
 from atmo.transport.link import LinkTiming
 from atmo.transport.zeromq import ZmqTransport
+from tests.transport.child import STALL
 from tests.transport.support import Child, End, Lab, Member, Raw, enrol, link, receive, until
 
 IMPATIENT = LinkTiming(dial_s=0.4)
@@ -417,6 +418,27 @@ async def test_a_node_that_was_paused_itself_blames_nobody(lab: Lab) -> None:
         await asyncio.sleep(0.3)
         assert not node.downs()
         assert not child.heard("down")
+
+
+@pytest.mark.asyncio
+async def test_a_peer_whose_loop_is_stuck_keeps_its_link_until_too_much_waits_for_it(lab: Lab) -> None:
+    node = await lab.start()
+    async with Child(lab) as child:
+        node.transport.dial(child.address)
+        await until(lambda: node.ups())
+        peer = node.ups()[0].peer
+        node.transport.send(peer, STALL)
+        await asyncio.sleep(2.0)
+        assert not node.downs(), "its IO thread answers pings, so it is alive"
+        frame = bytes(256 << 10)
+        for _ in range(MAX_BACKLOG_BYTES // len(frame) - 1):
+            node.transport.send(peer, frame)
+            await asyncio.sleep(0)
+        with pytest.raises(PeerUnreachable):
+            for _ in range(3):
+                node.transport.send(peer, frame)
+        await until(lambda: node.downs())
+        assert "does not read" in node.downs()[0].reason
 
 
 @pytest.mark.asyncio

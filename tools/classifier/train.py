@@ -31,7 +31,7 @@ DESCRIPTION = (
 )
 DECAYS = (0.00003, 0.0001, 0.0003, 0.001, 0.003)  # the best lies inside
 FOLDS = 5
-STEPS, RATE, MOMENTUM = 2000, 2.0, 0.9  # the loss has stopped falling by step 1500 at every decay above
+STEPS, RATE, MOMENTUM = 2000, 2.0, 0.9  # measured: the loss is within 0.1% of its end by then at every decay
 OPSET, IR_VERSION = 18, 9
 
 Array = NDArray[np.float64]

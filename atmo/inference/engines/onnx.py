@@ -30,15 +30,15 @@ def open_onnx(spec: ModelSpec) -> Engine:
         raise ModelNotFound(f"There is no model {path}.", hint="Check the path.")
     threads = max(1, spec.threads)  # a text takes milliseconds: a second thread gains nothing and disturbs the rest
     started_s = time.monotonic()
-    if spec.kind == "encoder":
-        from atmo.inference.encoder import Encoder
+    from atmo.inference.encoder import Encoder
 
+    if spec.kind == "encoder":
         encoder = Encoder.load(path, threads)
         return EncoderEngine(spec, _facts(encoder.window, started_s), encoder)
     from atmo.inference.classifier import Classifier
 
-    classifier = Classifier.load(path, threads)
-    return ClassifierEngine(spec, _facts(0, started_s), classifier)
+    encoder = Encoder.load(None, threads)  # a classifier is a head over the vectors of the encoder that is installed
+    return ClassifierEngine(spec, _facts(encoder.window, started_s), Classifier.load(path, encoder), encoder)
 
 
 def _facts(context: int, started_s: float) -> ModelFacts:
@@ -96,15 +96,13 @@ class EncoderEngine(_OneByOne):
 
 
 class ClassifierEngine(_OneByOne):
-    def __init__(self, spec: ModelSpec, facts: ModelFacts, classifier: Classifier) -> None:
+    def __init__(self, spec: ModelSpec, facts: ModelFacts, classifier: Classifier, encoder: Encoder) -> None:
         super().__init__(spec, facts)
         self._classifier = classifier
+        self._encoder = encoder
 
     async def classify(self, text: str) -> list[tuple[str, float]]:
-        return await self._compute(self._labels, text)
+        return await self._compute(self._classifier.classify, text)
 
     async def count_tokens(self, text: str) -> int:
-        return await self._compute(self._classifier.count_tokens, text)
-
-    def _labels(self, text: str) -> list[tuple[str, float]]:
-        return [(label, float(share)) for label, share in self._classifier.classify(text)]
+        return await self._compute(self._encoder.count_tokens, text)
