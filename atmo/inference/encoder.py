@@ -166,14 +166,13 @@ class Encoder:
         the end."""
         head, tail = shown
         ids = list(self._tokenizer.encode(head).ids)
-        if len(ids) <= 2 and not tail and not allow_empty:
-            raise UsageError("The text to embed is empty.", hint="Give at least one readable character.")
         last = list(self._tokenizer.encode(tail).ids) if tail else ids
+        if max(len(ids), len(last)) <= 2 and not allow_empty:  # nothing between the marks
+            raise UsageError("The text to embed is empty.", hint="Give at least one readable character.")
         if not tail and len(ids) <= self._card.window:
             return ids
         body = ids[:-1][: self._card.head]
-        rest = last[1:][len(body) - self._card.window :]
-        return body + rest
+        return body + last[1:][len(body) - self._card.window :]
 
     def _compute(self, ids: list[int]) -> Vector:
         outputs = self._session.run(["vector"], {"ids": np.array([ids], np.int64)})

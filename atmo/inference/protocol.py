@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from atmo.errors import AtmoError, ProtocolError, by_code
+from atmo.errors import AtmoError, ProtocolError, UsageError, by_code
 from atmo.inference.engine import ChatJob, Finish, ModelFacts, ModelSpec
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # a guess: above any prompt or batch of vectors that is taken, far below memory
@@ -112,8 +112,11 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 def encode(frame: Frame) -> bytes:
-    """The frame with its length before it. Raises ProtocolError when it is too large to send."""
-    body = _ENCODER.encode(frame)
+    """The frame with its length before it. Raises ProtocolError when it is too large, UsageError for a broken text."""
+    try:
+        body = _ENCODER.encode(frame)
+    except UnicodeEncodeError as error:
+        raise UsageError("The text holds half a character (a lone surrogate).", hint="Send valid Unicode.") from error
     if len(body) > MAX_FRAME_BYTES:
         raise ProtocolError(
             f"A message of {len(body)} bytes is too large for an engine; {MAX_FRAME_BYTES} are allowed.",

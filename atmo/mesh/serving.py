@@ -15,6 +15,9 @@ from atmo.mesh.service import Answer, Finished, Labels, Question, Service, Text,
 
 log = structlog.get_logger("atmo.serving")
 
+# Of an error's text; the wire takes 4,000 characters, and nobody reads more.
+MAX_TOLD_CHARS = 2000
+
 Ticket = tuple[PeerId, bytes, int]
 """Who asks, the request's id, the attempt."""
 Send = Callable[[PeerId, AnyMessage], None]
@@ -127,7 +130,8 @@ class Serving:
     def _fail(self, peer: PeerId, ask: Ask, service: Service | None, error: AtmoError) -> None:
         retry_after_s = float(getattr(error, "retry_after_s", 0.0))
         load = service.load() if service else None
-        self._send(peer, Failed(ask.id, ask.attempt, error.code, error.message, error.hint, retry_after_s, load))
+        message, hint = error.message[:MAX_TOLD_CHARS], error.hint[:MAX_TOLD_CHARS]
+        self._send(peer, Failed(ask.id, ask.attempt, error.code, message, hint, retry_after_s, load))
 
 
 def _part(ask: Ask, seq: int, item: Answer) -> Part | Vectors | Scores:

@@ -50,7 +50,7 @@ def open_home(config: Config, clock: Clock) -> Home:
         root = Identity(load_or_create_secret(config.root_key))
         identity = Identity(load_or_create_secret(folder / "identity.key"))
         curve = CurveKeys.from_secret(load_or_create_secret(folder / "curve.key"))
-        generation = _next_generation(folder / "generation")
+        generation = _next_generation(folder / "generation", clock.wall())
         credential = issue_credential(root, identity, curve, wall_s=clock.wall(), serial=generation)
     except OSError as exc:
         os.close(lock)
@@ -92,7 +92,8 @@ def _lock(folder: Path, name: str) -> int:
     return lock
 
 
-def _next_generation(file: Path) -> int:
+def _next_generation(file: Path, wall_s: float) -> int:
+    """Beyond the last one, and beyond all former ones even if that was lost, as long as the clock is right."""
     try:
         last = int(file.read_text())
     except FileNotFoundError:
@@ -101,5 +102,6 @@ def _next_generation(file: Path) -> int:
         raise ConfigError(
             f"The file {file} is damaged.", hint="Delete it: the node then finds its generation anew."
         ) from None
-    remember_generation(file.parent, last + 1)
-    return last + 1
+    generation = max(last + 1, int(wall_s))
+    remember_generation(file.parent, generation)
+    return generation

@@ -12,6 +12,9 @@ from atmo.mesh.capability import CHAT, MAX_EXAMPLES, MAX_TEXT_CHARS, Descriptor
 from atmo.mesh.classes import GENERAL
 from atmo.models.library import LocalModel, find_model
 
+# Description and examples together. A row may have 31 KiB, vectors included, and a character up to four bytes.
+MAX_TOLD_CHARS = 4000
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -56,10 +59,11 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
     kind = section.type or model.type
     description = section.description or model.description
     examples = section.examples or (() if section.description else model.examples)
-    if len(description) > MAX_TEXT_CHARS or len(examples) > MAX_EXAMPLES:
+    told = len(description) + sum(len(example) for example in examples)
+    if len(description) > MAX_TEXT_CHARS or len(examples) > MAX_EXAMPLES or told > MAX_TOLD_CHARS:
         raise ConfigError(
             f"The description of {section.model} is too long.",
-            hint=f"Up to {MAX_TEXT_CHARS} characters and {MAX_EXAMPLES} examples are allowed.",
+            hint=f"Up to {MAX_TEXT_CHARS} characters, {MAX_EXAMPLES} examples and {MAX_TOLD_CHARS} in all are allowed.",
         )
     info = model.info
     labels = dict(section.labels)

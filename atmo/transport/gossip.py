@@ -24,8 +24,8 @@ from atmo.transport.local import LinkTable, Local
 from atmo.transport.reactor import Reactor
 from atmo.transport.zap import AllowList
 
-# Frames that wait for one neighbour before more are dropped: 0.3 MiB of usual ones, a minute of them, and
-# at most 250 MiB of the largest, for as long as the link lasts without an answer. A guess.
+# Frames that wait for one neighbour before more are dropped: 0.3 MiB of usual ones, 250 MiB of the largest; no longer
+# than its link lasts without an answer. A guess.
 HIGH_WATER_FRAMES = 1000
 MAX_UNREAD_BYTES = MAX_BACKLOG_BYTES // 4
 

@@ -216,5 +216,5 @@ def _decode(data: bytes) -> NodeCard | None:
             card.name,
             card.api_socket,
         )
-    except (msgspec.DecodeError, AtmoError):
+    except (msgspec.DecodeError, UnicodeDecodeError, AtmoError):
         return None

@@ -79,6 +79,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
 DoorWord = Introduce | Introduction | Refusal
 _door_decoder: msgspec.msgpack.Decoder[DoorWord] = msgspec.msgpack.Decoder(DoorWord)
 _hello_decoder = msgspec.msgpack.Decoder(Hello)
+# msgspec lets Python's own errors through for bad UTF-8 and for deep nesting.
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -104,7 +106,7 @@ def decode_door(frame: bytes) -> DoorWord:
         raise VersionMismatchError(frame[len(MAGIC)])
     try:
         return _door_decoder.decode(frame[len(MAGIC) + 1 :])
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except _UNDECODABLE as exc:
         raise RemoteProtocolError(f"An introduction does not decode: {exc}.") from exc
 
 
@@ -120,7 +122,7 @@ def decode_hello(frame: bytes) -> Hello:
         raise VersionMismatchError(frame[1])
     try:
         return _hello_decoder.decode(frame[2:])
-    except msgspec.DecodeError as exc:
+    except _UNDECODABLE as exc:
         raise RemoteProtocolError(f"A HELLO does not decode: {exc}.") from exc
 
 

@@ -186,7 +186,7 @@ def test_a_component_is_off_by_at_most_half_a_step(values: list[float]) -> None:
 
 def test_a_stack_of_codes_becomes_a_stack_of_vectors() -> None:
     codes = np.array([[127, 0], [0, -127], [3, 4], [0, 0]], np.int8)
-    assert np.allclose(dequantise(codes), [[1, 0], [0, -1], [0.6, 0.8], [0, 0]])
+    assert np.allclose(dequantise(codes), np.array([[1, 0], [0, -1], [0.6, 0.8], [0, 0]]))
 
 
 # What can be wrong with the files

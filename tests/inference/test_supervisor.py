@@ -224,15 +224,12 @@ asyncio.run(main())
 
 
 @pytest.mark.asyncio
-async def test_a_worker_does_not_outlive_a_killed_node(parrot: Path) -> None:
+async def test_a_killed_node_leaves_neither_worker_nor_folder(parrot: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     node = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        NODE,
-        str(parrot),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        sys.executable, "-c", NODE, str(parrot), cwd=ROOT, stdout=subprocess.PIPE, env=environment
     )
     assert node.stdout is not None
     worker = int(await node.stdout.readline())
@@ -240,7 +237,7 @@ async def test_a_worker_does_not_outlive_a_killed_node(parrot: Path) -> None:
     node.kill()
     await node.wait()
     await until(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE)
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.asyncio

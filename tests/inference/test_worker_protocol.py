@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atmo.errors import ContextOverflow, EngineUnavailable, ProtocolError
+from atmo.errors import ContextOverflow, EngineUnavailable, ProtocolError, UsageError
 from atmo.inference.channel import Channel
 from atmo.inference.engine import ChatTurn, Finish, ModelFacts
 from atmo.inference.protocol import (
@@ -70,6 +70,11 @@ def test_an_announced_monster_is_refused_before_it_is_read() -> None:
 def test_a_frame_too_large_is_not_sent() -> None:
     with pytest.raises(ProtocolError, match="too large for an engine"):
         encode(Said(1, "x" * (MAX_FRAME_BYTES + 1), ()))
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(UsageError, match="half a character"):
+        encode(Chat(1, job("\ud83d")))
 
 
 @given(st.binary(max_size=80))

@@ -1,7 +1,7 @@
 """A node in a process of its own: prints its address, `up` and `down` as they happen, and echoes control frames.
 
-Started by `support.Child` with one JSON argument: the mesh root's secret, LinkTiming fields, and an address to dial. The
-control frame STALL makes its event loop do nothing at all for a while.
+Started by `support.Child` with one JSON argument: the mesh root's secret, LinkTiming fields, and an address to dial.
+The control frame STALL makes its event loop do nothing at all for a while.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import time
+from collections.abc import Iterator
 
 import msgpack
 import pytest
@@ -11,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atmo.errors import RemoteProtocolError
-from atmo.ids import MeshId, format_peer
+from atmo.ids import MeshId, PeerId, format_peer
 from atmo.keys import Identity, Passport
 from atmo.transport import wire
+from atmo.transport.control import dialable_address
 from atmo.transport.door import (
     MAX_SOURCES,
     SOURCE_BURST,
@@ -123,6 +126,33 @@ def test_bytes_from_outside_decode_or_raise_one_error(noise: bytes, with_head: b
     for head, decode in ((b"atmo\x01", wire.decode_door), (b"\x02\x01", wire.decode_hello)):
         try:
             decode(head + noise if with_head else noise)
+        except RemoteProtocolError:
+            pass
+
+
+def mutations(frame: bytes, count: int) -> Iterator[bytes]:
+    """The frame with a few bytes changed, cut out or put in, seeded."""
+    rng = random.Random(4)
+    for _ in range(count):
+        spoilt = bytearray(frame)
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(5, len(spoilt))
+            spoilt[place : place + rng.choice((0, 1, 1, 1, 8))] = rng.randbytes(rng.choice((0, 1, 1, 1, 8)))
+        yield bytes(spoilt)
+
+
+def test_a_spoilt_introduction_admits_nobody_and_upsets_nobody() -> None:
+    door, member = Door(), enrol(ROOT)
+    for number, frame in enumerate(mutations(introduce(member), 3000)):
+        door.say(frame, source=str(number), now_s=float(number))
+    assert all(passport.curve == member.curve.public for passport in door.admitted), "a signature covers every byte"
+
+
+def test_a_spoilt_hello_decodes_or_raises_one_error() -> None:
+    hello = wire.encode_hello(wire.Hello(bytes(32), bytes(8), 7, "/ip4/10.0.0.1/tcp/4600", 12, 13))
+    for frame in mutations(hello, 3000):
+        try:
+            dialable_address(wire.decode_hello(frame), PeerId(bytes(32)))
         except RemoteProtocolError:
             pass
 

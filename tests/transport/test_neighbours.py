@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import sys
@@ -117,11 +118,17 @@ def test_watching_tells_who_comes_changes_and_goes(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[" * 5000, b'{"peer": 5}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[" * 5000, b'{"peer": 5}', b'{"peer": "\xff"}'])
 def test_a_damaged_card_is_ignored(tmp_path: Path, content: bytes) -> None:
     neighbours = Neighbours(tmp_path / "run")
-    (tmp_path / "run" / "nodes" / "x.json").write_bytes(content)
+    path = tmp_path / "run" / "nodes" / "x.json"
+    path.write_bytes(content)
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # or it would count as stale and not be read at all
+        assert neighbours.list() == []
+        assert path.exists()
     assert neighbours.list() == []
+    assert not path.exists()
 
 
 def test_a_folder_that_others_can_open_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -196,6 +196,21 @@ async def test_who_sends_more_bulk_than_granted_loses_the_link(lab: Lab) -> None
 
 
 @pytest.mark.asyncio
+async def test_a_newer_hello_replaces_the_link_and_a_late_one_is_ignored(lab: Lab) -> None:
+    node = await lab.start()
+    with Raw(enrol(lab.root)) as raw:
+        _, introduction, server = await greet(raw, node)
+        late, anew, restarted = (raw.connect(introduction.control_port, server) for _ in range(3))
+        late.send(raw.hello(sequence=0))
+        anew.send(raw.hello(sequence=2))
+        await until(lambda: len(node.ups()) == 2)
+        restarted.send(raw.hello(sequence=1, instance=b"reborn!!"))
+        await until(lambda: len(node.ups()) == 3)
+        assert late.receive() is None
+    assert [down.reason for down in node.downs()[:2]] == ["the peer dialled anew", "the peer restarted"]
+
+
+@pytest.mark.asyncio
 async def test_a_bulk_connection_of_an_older_link_is_ignored(lab: Lab) -> None:
     node = await lab.start()
     with Raw(enrol(lab.root)) as raw:
@@ -434,9 +449,9 @@ async def test_a_peer_whose_loop_is_stuck_keeps_its_link_until_too_much_waits_fo
         for _ in range(MAX_BACKLOG_BYTES // len(frame) - 1):
             node.transport.send(peer, frame)
             await asyncio.sleep(0)
+        node.transport.send(peer, frame)  # with what each frame costs besides its bytes, this one is too much
         with pytest.raises(PeerUnreachable):
-            for _ in range(3):
-                node.transport.send(peer, frame)
+            node.transport.send(peer, frame)
         await until(lambda: node.downs())
         assert "does not read" in node.downs()[0].reason
 

@@ -21,14 +21,19 @@ TEMPLATE = (
 )
 
 
-def encode(tokenizer: Tokenizer, messages: list[Message]) -> tuple[list[int], list[bool]]:
-    """Token ids of a conversation, and for each id whether it is learned: the answers and their `<|im_end|>`."""
+def encode(tokenizer: Tokenizer, messages: list[Message]) -> tuple[list[int], list[float]]:
+    """Token ids of a conversation, and of each id how much it counts in the loss.
+
+    Only answers and their `<|im_end|>` count: each token 1 / sqrt(length of its answer), so that a long answer counts
+    more than a short one, but not by as much as it is longer. Else code would drown the sums.
+    """
     ids: list[int] = []
-    learned: list[bool] = []
+    weights: list[float] = []
     for role, text in messages:
         head = tokenizer.encode(f"{START}{role}\n").ids
         body = tokenizer.encode(f"{text if role == 'assistant' else text.strip()}{END}").ids
         tail = tokenizer.encode("\n").ids
         ids += head + body + tail
-        learned += [False] * len(head) + [role == "assistant"] * len(body) + [False] * len(tail)
-    return ids, learned
+        weight = len(body) ** -0.5 if role == "assistant" else 0.0
+        weights += [0.0] * len(head) + [weight] * len(body) + [0.0] * len(tail)
+    return ids, weights

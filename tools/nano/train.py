@@ -33,16 +33,18 @@ THREADS = 2
 WARM_UP = 200  # steps; a guess
 FALLING = 0.35  # of the steps; a guess
 POOL = 2048  # conversations sorted together: long enough for even batches, short enough to stay mixed
-IGNORED = -100
+
+
+Encoded = tuple[list[int], list[float]]  # token ids, their weights in the loss
 
 
 def batches(tokenizer: Tokenizer, seed: int, tokens: int, context: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets, each (rows, length) int64 with rows * length <= tokens; for ever."""
+    """Ids (rows, length) int64 and weights (rows, length) float32, rows * length <= tokens; for ever."""
     stream, rng = Stream(seed).conversations(), random.Random(seed)
     while True:
         pool = [encode(tokenizer, next(stream)) for _ in range(POOL)]
         pool = sorted((p for p in pool if len(p[0]) <= context), key=lambda p: len(p[0]))
-        groups: list[list[tuple[list[int], list[bool]]]] = [[]]
+        groups: list[list[Encoded]] = [[]]
         for item in pool:
             if (len(groups[-1]) + 1) * len(item[0]) > tokens:
                 groups.append([])
@@ -51,24 +53,24 @@ def batches(tokenizer: Tokenizer, seed: int, tokens: int, context: int) -> Itera
         yield from (_tensors(g) for g in groups)
 
 
-def _tensors(group: list[tuple[list[int], list[bool]]]) -> tuple[Tensor, Tensor]:
+def _tensors(group: list[Encoded]) -> tuple[Tensor, Tensor]:
     length = max(len(ids) for ids, _ in group)
-    x = torch.zeros(len(group), length, dtype=torch.int64)
-    y = torch.full((len(group), length), IGNORED, dtype=torch.int64)
-    for row, (ids, learned) in enumerate(group):
-        x[row, : len(ids)] = torch.tensor(ids)
-        target = [i if on else IGNORED for i, on in zip(ids[1:], learned[1:], strict=True)]
-        y[row, : len(target)] = torch.tensor(target)
-    return x, y
+    ids, weights = torch.zeros(len(group), length, dtype=torch.int64), torch.zeros(len(group), length)
+    for row, (tokens, counts) in enumerate(group):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        weights[row, : len(tokens)] = torch.tensor(counts)
+    return ids, weights
 
 
-def loss_of(model: Nano, x: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy over the learned places; the output layer runs on those places alone."""
+def loss_of(model: Nano, ids: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean cross-entropy; the output layer runs on the places that count alone."""
+    places = weights[:, 1:] > 0  # (rows, length - 1): the place before a token that counts
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        states = model.hidden(x)
-        places = y != IGNORED
-        logits = states[places] @ model.token_embd.weight.T
-    return F.cross_entropy(logits.float(), y[places])
+        states = model.hidden(ids)[:, :-1][places]
+        logits = states @ model.token_embd.weight.T
+    each = F.cross_entropy(logits.float(), ids[:, 1:][places], reduction="none")
+    counts = weights[:, 1:][places]
+    return (each * counts).sum() / counts.sum()
 
 
 def rate(step: int, steps: int, peak: float) -> float:
@@ -120,16 +122,16 @@ def train(steps: int, tokens: int, peak: float, log: Log, resume: bool) -> Nano:
     log.say(f"atmo-nano: {model.parameters_total()} parameters, {asdict(model.shape)}")
     log.say(f"seed {SEED}, steps {first} to {steps} of {tokens} tokens, peak rate {peak}, torch {torch.__version__}")
     drawn = enumerate(batches(tokenizer, SEED, tokens, model.shape.context))
-    for step, (x, y) in islice(drawn, first, steps):
+    for step, (ids, weights) in islice(drawn, first, steps):
         lr = rate(step, steps, peak)
         for group in optimise.param_groups:
             group["lr"] = lr
-        loss = loss_of(model, x, y)
+        loss = loss_of(model, ids, weights)
         optimise.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimise.step()
-        log.step(step, step == steps - 1, loss.item(), lr, x.numel())
+        log.step(step, step == steps - 1, loss.item(), lr, ids.numel())
         if step % 200 == 199 or step == steps - 1:
             save(model, optimise, step + 1)
     return model

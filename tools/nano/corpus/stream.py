@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 
-from tools.nano.corpus import arithmetic, passages, tables
+from tools.nano.corpus import arithmetic, copying, passages, tables
 from tools.nano.corpus.noise import Noise
 from tools.nano.corpus.reader import (
     Fact,
@@ -53,12 +53,9 @@ WEIGHTS = {
     "poems": 0.7,
     "arithmetic": 15.0,
     "summaries": 3.0,
+    "copying": 6.0,
     "unknown": 4.5,
 }
-NAMES = words(
-    "Ann Bob Carl Dora Emma Felix Gina Hans Ida Jack Kate Leo Mia Nick Olga Paul Rosa Sam Tina Uwe Vera Will Yara Zoe"
-    " Max Anna Tom Maria Peter Lena Julia David Sarah Jonas Laura Simon Eva Mark Nina Oscar"
-)
 FAR_LANDS = wordings(
     "Mongolia|Nepal|Bolivia|Ghana|Senegal|Laos|Cambodia|Fiji|Oman|Qatar|Malta|Estonia|Latvia|Lithuania|Albania|Serbia"
     "|Croatia|Slovenia|Slovakia|Georgia|Armenia|Iran|Iraq|Pakistan|Bangladesh|Sri Lanka|Uganda|Tanzania|Zambia|Angola"
@@ -122,6 +119,9 @@ def held_out(seed: int = 1) -> list[Question]:
     for i in range(30):
         text, summary = passages.question(rng, (passages.HELD_OUT[i % len(passages.HELD_OUT)],))
         out.append(Question("summaries", str(i), text, summary, ((summary.lower(),),)))
+    for i in range(30):
+        task = copying.found(rng) if i % 2 else copying.repeated(rng, copying.REPEAT_HELD_OUT[i // 2 % 2])
+        out.append(Question("copying", str(i), task[0], task[1], ((task[1].lower(),),)))
     return out
 
 
@@ -143,6 +143,7 @@ class Stream:
         self._special: dict[str, Callable[[], tuple[str, str]]] = {
             "arithmetic": lambda: arithmetic.draw(self._rng),
             "summaries": self._summary,
+            "copying": lambda: copying.draw(self._rng),
             "unknown": self._refused,
         }
 
@@ -175,9 +176,9 @@ class Stream:
                 if fact.key in self._alone and not alone:
                     continue
                 question, answer = rng.choice(fact.asked), fact.answer
-            if topic not in ("summaries", "arithmetic") and rng.random() < 0.3:
+            if topic not in self._special and rng.random() < 0.3:
                 question = self._noise.framed(question)
-            if topic != "summaries":
+            if topic not in ("summaries", "copying"):
                 question = self._noise.surface(question, polite=topic != "small talk")
             if normal(question) not in self._forbidden:
                 return question, answer
@@ -209,7 +210,7 @@ class Stream:
         rng = self._rng
         kind = rng.randrange(3)
         if kind == 0:
-            name = rng.choice(NAMES)
+            name = rng.choice(copying.NAMES)
             said = rng.choice(
                 ("My name is {n}.", "I am {n}.", "Hello, I am {n}.", "Hi, my name is {n}.", "Call me {n}.")
             )
