@@ -51,9 +51,9 @@ class EngineService:
 
     @property
     def descriptor(self) -> Descriptor:
-        """As configured, with the context that the engine really holds once it is loaded."""
-        context = self._engine.facts.context or self.offer.descriptor.context
-        return msgspec.structs.replace(self.offer.descriptor, context=context)
+        """As configured, with the context that a chat engine really holds once it is loaded."""
+        told, held = self.offer.descriptor, self._engine.facts.context
+        return msgspec.structs.replace(told, context=held) if told.context and held else told
 
     async def start(self) -> None:
         """Begin to load. `settled` waits for the outcome."""
