@@ -96,7 +96,9 @@ class Nano(nn.Module):
         self.apply(self._initialise)
 
     def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.shape.width**-0.5)
+        elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
 
     def hidden(self, ids: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ WEIGHTS = {
     "poems": 0.7,
     "arithmetic": 15.0,
     "summaries": 3.0,
-    "copying": 6.0,
+    "copying": 9.0,
     "unknown": 4.5,
 }
 FAR_LANDS = wordings(
