@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,21 @@ import pytest
 from atmo.client import SyncClient, find_socket, running_nodes
 from atmo.config import load
 from atmo.errors import NodeNotRunning
+from atmo.ids import MeshId, Multiaddr
+from atmo.keys import Identity
+from atmo.transport.neighbours import Neighbours, NodeCard
 
 
-def announce(environ: dict[str, str], name: str, pid: int) -> None:
-    folder = Path(environ["ATMO_RUNTIME"]) / "nodes"
-    folder.mkdir(parents=True, exist_ok=True)
-    entry = {"name": name, "peer_id": name, "pid": pid, "address": "/ip4/127.0.0.1/tcp/1", "api": f"/run/{name}.sock"}
-    (folder / f"{name}.json").write_text(json.dumps(entry))
+@pytest.fixture
+def announced(environ: dict[str, str]) -> Iterator[Neighbours]:
+    """The runtime folder with two nodes in it, `zoe` and `anna`, both shown by this process."""
+    neighbours = Neighbours(Path(environ["ATMO_RUNTIME"]))
+    for port, name in enumerate(("zoe", "anna"), start=1):
+        peer = Identity.generate().public
+        address = Multiaddr("127.0.0.1", port, peer)
+        neighbours.announce(NodeCard(peer, MeshId(peer), address, os.getpid(), name, f"/run/{name}.sock"))
+    yield neighbours
+    asyncio.run(neighbours.close())
 
 
 def test_without_a_node_it_says_how_to_start_one(environ: dict[str, str]) -> None:
@@ -25,9 +34,7 @@ def test_without_a_node_it_says_how_to_start_one(environ: dict[str, str]) -> Non
         SyncClient()
 
 
-def test_the_configured_node_comes_first_then_any(environ: dict[str, str]) -> None:
-    announce(environ, "zoe", os.getpid())
-    announce(environ, "anna", os.getpid())
+def test_the_configured_node_comes_first_then_any(announced: Neighbours) -> None:
     assert find_socket(load()) == Path("/run/anna.sock")
     assert find_socket(load({"node.name": "zoe"})) == Path("/run/zoe.sock")
     assert find_socket(load(), "zoe") == Path("/run/zoe.sock")
@@ -36,8 +43,11 @@ def test_the_configured_node_comes_first_then_any(environ: dict[str, str]) -> No
 
 
 def test_a_node_that_died_is_not_mistaken_for_a_running_one(environ: dict[str, str]) -> None:
-    announce(environ, "ghost", 2**22 + 1)
-    (Path(environ["ATMO_RUNTIME"]) / "nodes" / "torn.json").write_text('{"name": ')
+    """Its card is there, and nobody holds the lock on it."""
+    folder = Path(environ["ATMO_RUNTIME"]) / "nodes"
+    folder.mkdir(parents=True, mode=0o700)
+    folder.parent.chmod(0o700)
+    (folder / "ghost.json").write_text('{"name": "ghost"}')
     assert running_nodes(load()) == []
 
 

@@ -1,4 +1,4 @@
-"""docs/cli.md from the program's own help. `python -m tools.docs` writes it, `--check` says whether it is up to date."""
+"""docs/cli.md from the program's own help. `python -m tools.docs` writes it, `--check` says if it is up to date."""
 
 from __future__ import annotations
 

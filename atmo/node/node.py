@@ -247,6 +247,6 @@ class Node:
         service = self.services[offer.descriptor.id]
         offered = offer.descriptor.id in self.mesh.serving.services
         if service.state == "ready" and not offered:
-            self.mesh.offer(self._meaning.capability(offer.descriptor), service)
+            self.mesh.offer(self._meaning.capability(service.descriptor), service)
         elif service.state == "failed" and offered:
             self.mesh.withdraw(offer.descriptor.id)

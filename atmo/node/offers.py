@@ -46,7 +46,7 @@ def _offer(section: ServeSection, config: Config) -> Offer:
         path=str(model.path),
         engine=inference.engine if model.kind == "gguf" else "onnx",
         context=inference.context,
-        slots=inference.slots,
+        slots=inference.slots if model.kind == "gguf" else 1,
         threads=inference.threads,
         batch=inference.batch,
         gpu_layers=inference.gpu_layers,

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import msgspec
 import numpy as np
 import structlog
 
@@ -15,7 +16,7 @@ from atmo.errors import Overloaded, UsageError
 from atmo.inference.admission import Admission, Admit, Refuse
 from atmo.inference.engine import ChatJob, ChatTurn, EngineEvent, Finish
 from atmo.inference.supervisor import Supervisor
-from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, Load
+from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, Descriptor, Load
 from atmo.mesh.messages import Turn
 from atmo.mesh.service import Answer, Finished, Labels, Question, Text, Vector
 from atmo.node.offers import Offer
@@ -47,6 +48,12 @@ class EngineService:
             EMBEDDING: self._embed,
             CLASSIFICATION: self._classify,
         }
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """As configured, with the context that a chat engine really holds once it is loaded."""
+        told, held = self.offer.descriptor, self._engine.facts.context
+        return msgspec.structs.replace(told, context=held) if told.context and held else told
 
     async def start(self) -> None:
         """Begin to load. `settled` waits for the outcome."""

@@ -30,6 +30,27 @@ DESCRIPTION = (
     "trained on about 500 sentences, mostly English; it misses irony."
 )
 DECAYS = (0.00003, 0.0001, 0.0003, 0.001, 0.003)  # the best lies inside
+# People ask with an instruction in front, and the instruction's own words ("positive", "happy") must not count. Each
+# sentence is learnt bare and behind one of these; the held-out sentences are scored bare and behind the others.
+INSTRUCTIONS = (
+    "Is this review positive or negative: {}",
+    "Classify the sentiment of this message: {}",
+    "What is the tone of this feedback? {}",
+    "Does this customer sound happy or angry: {}",
+    "positive, negative or neutral? {}",
+    "How does this sound: {}",
+    "Tell me the mood of the following text.\n\n{}",
+    "Sentiment: {}",
+    'Is the writer satisfied? "{}"',
+    "Rate the sentiment of '{}'",
+    "Was this comment friendly or unfriendly: {}",
+)
+UNSEEN_INSTRUCTIONS = (
+    "Is this comment positive or negative? {}",
+    "Please tell me whether this review is good or bad: {}",
+    "Analyse the sentiment: {}",
+    "Label the tone of this email as positive, negative or neutral.\n{}",
+)
 FOLDS = 5
 STEPS, RATE, MOMENTUM = 2000, 2.0, 0.9  # measured: the loss is within 0.1% of its end by then at every decay
 OPSET, IR_VERSION = 18, 9
@@ -66,6 +87,20 @@ def read_examples(path: Path, encoder: Encoder) -> Examples:
     return Examples(texts, encoder.encode_batch(texts).astype(np.float64), targets)
 
 
+def instructed(bare: Examples, instructions: tuple[str, ...], encoder: Encoder) -> Examples:
+    """The same sentences, each behind one of the instructions, taken in turn."""
+    texts = [instructions[index % len(instructions)].format(text) for index, text in enumerate(bare.texts)]
+    return Examples(texts, encoder.encode_batch(texts).astype(np.float64), bare.targets)
+
+
+def together(first: Examples, second: Examples) -> Examples:
+    return Examples(
+        first.texts + second.texts,
+        np.vstack((first.vectors, second.vectors)),
+        np.concatenate((first.targets, second.targets)),
+    )
+
+
 def fit(vectors: Array, targets: NDArray[np.int64], decay: float) -> Head:
     wanted = np.eye(len(LABELS))[targets]
     weight, bias = np.zeros((vectors.shape[1], len(LABELS))), np.zeros(len(LABELS))
@@ -83,9 +118,10 @@ def log_loss(head: Head, vectors: Array, targets: NDArray[np.int64]) -> float:
 
 
 def cross_validated(examples: Examples, decay: float) -> tuple[float, float]:
-    """Mean log loss and accuracy over the folds. Every fifth example is in the same fold: the file alternates
-    labels."""
-    fold = np.arange(len(examples.targets)) // len(LABELS) % FOLDS
+    """Mean log loss and accuracy over the folds. Every fifth triple is in the same fold (the file alternates labels),
+    bare
+    and behind an instruction alike: `examples` holds all sentences twice, in the same order."""
+    fold = np.arange(len(examples.targets)) % (len(examples.targets) // 2) // len(LABELS) % FOLDS
     losses, right = [], 0
     for held in range(FOLDS):
         train, test = fold != held, fold == held
@@ -148,7 +184,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("atmo/assets/tone"))
     out = parser.parse_args().out
     encoder = Encoder.load()
-    train, held = (read_examples(HERE / "data" / name, encoder) for name in ("train.jsonl", "heldout.jsonl"))
+    bare, held = (read_examples(HERE / "data" / name, encoder) for name in ("train.jsonl", "heldout.jsonl"))
+    train = together(bare, instructed(bare, INSTRUCTIONS, encoder))
+    held_instructed = instructed(held, UNSEEN_INSTRUCTIONS, encoder)
     scores = {decay: cross_validated(train, decay) for decay in DECAYS}
     decay = min(scores, key=lambda candidate: scores[candidate][0])
     head = fit(train.vectors, train.targets, decay)
@@ -161,6 +199,7 @@ def main() -> None:
         "encoder": encoder.encoder_id,
         "train": {"texts": len(train.texts), "decay": decay, "cross_validated_accuracy": round(scores[decay][1], 4)},
         "heldout": {"texts": len(held.texts), **held_out_result(head, held)},
+        "heldout_behind_instructions": {"texts": len(held.texts), **held_out_result(head, held_instructed)},
     }
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "tone.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -34,7 +34,7 @@ SPLITS = 16  # copies added per feed-forward layer; measured: 64 adds nothing; 1
 WORD_MAX = 127
 # Largest code of a product's weight. Processors without an integer dot product (x86 before VNNI) add two uint8 x int8
 # products in 16 bits, which overflows at full range: with 127 that costs them a cosine of 0.0034 (mean), with 111
-# 0.0004, and 111 costs everybody 0.00006 (emulated, results/verify.json); 95 and 63 cost everybody more than they save.
+# 0.0004, and 111 costs everybody 0.00006 (emulated by reference.py); 95 and 63 cost everybody more than they save.
 PRODUCT_MAX = 111
 RANGE_FLOOR = 1e-3  # a channel that calibration never saw active still needs a scale
 
