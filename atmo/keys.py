@@ -130,6 +130,14 @@ class Invite(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     lifetime_s: int
 
 
+class Revocation(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """key: the public key of the member or invite that the root takes back; at_s: when, for people to read."""
+
+    mesh: bytes
+    key: bytes
+    at_s: int
+
+
 class CurveBinding(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     peer: bytes
     curve: bytes
@@ -154,8 +162,8 @@ class Credential(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
 class Passport:
     """What a verified credential says. Valid until `not_after_s` (seconds since 1970).
 
-    invite: the public key of the invite that made this member, empty for one that the root made itself; invite_uses: how
-    many members it may make.
+    invite: the public key of the invite that made this member, empty for one that the root made itself; invite_uses:
+    how many members it may make.
     """
 
     mesh: MeshId
@@ -167,6 +175,7 @@ class Passport:
 
 
 _INVITE_DOMAIN = b"atmo/invite/1"
+_REVOCATION_DOMAIN = b"atmo/revocation/1"
 _MEMBERSHIP_DOMAIN = b"atmo/membership/1"
 _BINDING_DOMAIN = b"atmo/curve-binding/1"
 
@@ -249,6 +258,20 @@ def check_invite(sealed: Sealed, mesh: MeshId) -> Invite:
     if len(invite.key) != KEY_BYTES or invite.uses < 1 or invite.lifetime_s < 0:
         raise RemoteProtocolError("The peer's invite is not in order.")
     return invite
+
+
+def issue_revocation(root: Identity, key: bytes, wall_s: float) -> Sealed:
+    """The root takes back a member, or an invite with everyone it made."""
+    payload = msgspec.msgpack.encode(Revocation(root.public, key, int(wall_s)))
+    return Sealed(payload, root.sign(_REVOCATION_DOMAIN, payload))
+
+
+def check_revocation(statement: Sealed, mesh: MeshId) -> Revocation:
+    """What it says, if the root of this mesh signed it. Raises RemoteProtocolError."""
+    said = _open(statement, Revocation)
+    if said.mesh != mesh or not verify(mesh, _REVOCATION_DOMAIN, statement.payload, statement.signature):
+        raise RemoteProtocolError("A revocation was not signed by the root of this mesh.")
+    return said
 
 
 def _check_invited(invite: Invite, membership: Membership) -> None:

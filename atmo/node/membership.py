@@ -1,8 +1,8 @@
 """Which mesh this user's nodes belong to: the user's own, or one that a token opened.
 
-`$ATMO_HOME/mesh/root.key` is the user's own mesh, made when it is first needed. `atmo mesh join` puts `joined` beside it,
-which holds the token's contents, and from then on the nodes of this home are guests of that mesh; `leave` removes it.
-A guest's membership is made once, when the node first starts after the join, and kept with the node's keys.
+`$ATMO_HOME/mesh/root.key` is the user's own mesh, made when it is first needed. `atmo mesh join` puts `joined` beside
+it, which holds the token's contents, and from then on the nodes of this home are guests of that mesh; `leave` removes
+it. A guest's membership is made once, when the node first starts after the join, and kept with the node's keys.
 """
 
 from __future__ import annotations
@@ -17,8 +17,17 @@ import msgspec
 from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError
 from atmo.ids import MeshId, Multiaddr, short
-from atmo.invitation import Token, read_token
-from atmo.keys import Credential, CurveKeys, Identity, Sealed, bind_curve, issue_membership, load_or_create_secret
+from atmo.invitation import MAX_ADDRESSES, Token, read_token
+from atmo.keys import (
+    Credential,
+    CurveKeys,
+    Identity,
+    Sealed,
+    bind_curve,
+    issue_invite,
+    issue_membership,
+    load_or_create_secret,
+)
 
 REVOKED = "revoked"
 _T = TypeVar("_T")
@@ -56,13 +65,27 @@ class MeshHome:
             raise ConfigError("The invite to this mesh has expired.", hint="Ask for a new one: atmo mesh join TOKEN")
         return issue_membership(self.token.key, member.public, wall_s=wall_s, serial=serial, invite=self.token.invite)
 
-    def revoked(self) -> list[bytes]:
-        """Public keys of members and invites that the root revoked, as far as was heard here."""
+    def revoked(self) -> list[Sealed]:
+        """What the root took back, as far as was heard here."""
         file = self.folder / REVOKED
-        return _read(file, list[bytes]) if file.exists() else []
+        return _read(file, list[Sealed]) if file.exists() else []
 
-    def remember_revoked(self, keys: frozenset[bytes]) -> None:
-        _write(self.folder / REVOKED, sorted(keys))
+    def invites(self) -> list[Sealed]:
+        """The invites that were made here."""
+        file = self.folder / "invites"
+        return _read(file, list[Sealed]) if file.exists() else []
+
+    def invite(self, addresses: list[str], wall_s: float, valid_s: int, uses: int, lifetime_s: int) -> Token:
+        """Make a token. Raises ConfigError where this user does not own the mesh."""
+        if self.root is None:
+            raise ConfigError("Only the owner of a mesh can invite to it.", hint="Ask whoever invited you.")
+        key = Identity.generate()
+        sealed = issue_invite(self.root, key, wall_s=wall_s, valid_s=valid_s, uses=uses, lifetime_s=lifetime_s)
+        _write(self.folder / "invites", [*self.invites(), sealed])
+        return Token(self.mesh, sealed, key.secret, tuple(addresses[:MAX_ADDRESSES]))
+
+    def remember_revoked(self, statements: tuple[Sealed, ...]) -> None:
+        _write(self.folder / REVOKED, statements)
 
 
 def open_mesh(config: Config) -> MeshHome:
@@ -129,7 +152,7 @@ def _write(file: Path, value: object) -> None:
 def _read(file: Path, kind: type[_T]) -> _T:
     try:
         return msgspec.msgpack.decode(file.read_bytes(), type=kind)
-    except (msgspec.DecodeError, AtmoError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, AtmoError) as exc:
         raise ConfigError(
             f"The file {file} is damaged.", hint="Restore it, or join again: atmo mesh join TOKEN"
         ) from exc

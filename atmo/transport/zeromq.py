@@ -44,7 +44,8 @@ class ZmqTransport:
     `host` is the address to bind, `port` the door's; port 0 takes `default_port` if that is free and otherwise, or with
     none given, the kernel's choice. The lanes' ports are the kernel's choice unless `lane_ports` names them, for a
     firewall. `advertise` is the host that peers are told; by default `host`, or for a wildcard this machine's address
-    on its network. `trust` knows who was revoked; without it nobody is. With `dialable=False` peers are told that they cannot dial here, as behind NAT.
+    on its network. `trust` knows who was revoked; without it nobody is. With `dialable=False` peers are told that
+    they cannot dial here, as behind NAT.
     """
 
     def __init__(
