@@ -47,6 +47,14 @@ class SyncClient:
         """All nodes this node knows, with their capabilities and load."""
         return self._get("/api/mesh")
 
+    def members(self) -> Json:
+        """Who belongs to the mesh, by which invite, until when."""
+        return self._get("/api/members")
+
+    def revoke(self, whom: str) -> Json:
+        """Take back a member or an invite; only on a machine of the mesh's owner."""
+        return self._post("/api/revoke", {"whom": whom})
+
     def models(self) -> Json:
         """Models on this machine and models the mesh serves."""
         return self._get("/api/models")

@@ -1,13 +1,15 @@
-"""Keys, and the two short documents that tie them together.
+"""Keys, and the short documents that tie them together.
 
 A node has two key pairs. Its Ed25519 *identity* signs what it says; its X25519 *curve* key encrypts its ZeroMQ links.
-One is never converted into the other. Two signed documents connect them to a mesh:
+One is never converted into the other. Signed documents connect them to a mesh:
 
-- `Membership`, signed by the mesh's root: "this identity is a member until then".
+- `Membership`, signed by the mesh's root or by an invite: "this identity is a member until then".
+- `Invite`, signed by the root: "who holds this key may make members, so many, until then".
 - `CurveBinding`, signed by the identity: "my links use this curve key until then".
 
-Both together are a `Credential`: public, small (about 350 bytes) and checkable offline by any member. What is signed is
-always a domain name, a zero byte and the exact payload bytes, so a signature made for one purpose fits no other.
+Together they are a `Credential`: public, small (300 to 500 bytes) and checkable offline by any member, along the chain
+root -> (invite ->) identity -> curve key. What is signed is always a domain name, a zero byte and the exact payload
+bytes, so a signature made for one purpose fits no other.
 """
 
 from __future__ import annotations
@@ -116,6 +118,26 @@ class Membership(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
     not_after_s: int
 
 
+class Invite(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """key: the invite's own Ed25519 public key, whose secret half is in the token; uses: members it may make;
+    lifetime_s: how long a membership made with it may last at most."""
+
+    mesh: bytes
+    key: bytes
+    not_before_s: int
+    not_after_s: int
+    uses: int
+    lifetime_s: int
+
+
+class Revocation(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """key: the public key of the member or invite that the root takes back; at_s: when, for people to read."""
+
+    mesh: bytes
+    key: bytes
+    at_s: int
+
+
 class CurveBinding(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     peer: bytes
     curve: bytes
@@ -133,49 +155,132 @@ class Sealed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 class Credential(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     membership: Sealed
     binding: Sealed
+    invite: Sealed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Passport:
-    """What a verified credential says. Valid until `not_after_s` (seconds since 1970)."""
+    """What a verified credential says. Valid until `not_after_s` (seconds since 1970).
+
+    invite: the public key of the invite that made this member, empty for one that the root made itself; invite_uses:
+    how many members it may make.
+    """
 
     mesh: MeshId
     peer: PeerId
     curve: bytes
     not_after_s: int
+    invite: bytes = b""
+    invite_uses: int = 0
 
 
+_INVITE_DOMAIN = b"atmo/invite/1"
+_REVOCATION_DOMAIN = b"atmo/revocation/1"
 _MEMBERSHIP_DOMAIN = b"atmo/membership/1"
 _BINDING_DOMAIN = b"atmo/curve-binding/1"
+
+
+def issue_invite(
+    root: Identity, key: Identity, *, wall_s: float, valid_s: int, uses: int, lifetime_s: int = YEAR_S
+) -> Sealed:
+    """Allow the holder of `key` to make `uses` members within `valid_s` from now, each for `lifetime_s` at most."""
+    start = int(wall_s)
+    payload = msgspec.msgpack.encode(Invite(root.public, key.public, start, start + valid_s, uses, lifetime_s))
+    return Sealed(payload, root.sign(_INVITE_DOMAIN, payload))
+
+
+def issue_membership(
+    issuer: Identity,
+    member: PeerId,
+    *,
+    wall_s: float,
+    serial: int,
+    lifetime_s: int = YEAR_S,
+    invite: Sealed | None = None,
+) -> Sealed:
+    """By the mesh's root, or, with `invite`, by the invite's key. Raises RemoteProtocolError for a garbled invite."""
+    mesh, start = bytes(issuer.public), int(wall_s)
+    if invite is not None:
+        terms = _open(invite, Invite)
+        mesh, lifetime_s = terms.mesh, min(lifetime_s, terms.lifetime_s)
+    payload = msgspec.msgpack.encode(Membership(mesh, member, serial, start, start + lifetime_s))
+    return Sealed(payload, issuer.sign(_MEMBERSHIP_DOMAIN, payload))
+
+
+def bind_curve(
+    membership: Sealed, member: Identity, curve: CurveKeys, *, serial: int, invite: Sealed | None = None
+) -> Credential:
+    """Complete a membership with the curve key in use; valid as long as the membership is."""
+    end_s = _open(membership, Membership).not_after_s
+    binding = msgspec.msgpack.encode(CurveBinding(member.public, curve.public, serial, end_s))
+    return Credential(membership, Sealed(binding, member.sign(_BINDING_DOMAIN, binding)), invite)
 
 
 def issue_credential(
     root: Identity, member: Identity, curve: CurveKeys, *, wall_s: float, serial: int = 0, lifetime_s: int = YEAR_S
 ) -> Credential:
     """Root and member keys are both at hand only on the machine of the user who owns the mesh."""
-    start, end = int(wall_s), int(wall_s) + lifetime_s
-    membership = msgspec.msgpack.encode(Membership(root.public, member.public, serial, start, end))
-    binding = msgspec.msgpack.encode(CurveBinding(member.public, curve.public, serial, end))
-    return Credential(
-        Sealed(membership, root.sign(_MEMBERSHIP_DOMAIN, membership)),
-        Sealed(binding, member.sign(_BINDING_DOMAIN, binding)),
-    )
+    membership = issue_membership(root, member.public, wall_s=wall_s, serial=serial, lifetime_s=lifetime_s)
+    return bind_curve(membership, member, curve, serial=serial)
 
 
 def check_credential(credential: Credential, mesh: MeshId, wall_s: float) -> Passport:
-    """Raises RemoteProtocolError that names the first thing that is wrong."""
+    """Raises RemoteProtocolError that names the first thing that is wrong.
+
+    The chain of signatures is checked, and the dates that stand in it. Whether an invite was used too often or a member
+    was revoked is not written in a credential: see `atmo.trust`.
+    """
     membership = _open(credential.membership, Membership)
     binding = _open(credential.binding, CurveBinding)
     if membership.mesh != mesh:
         raise RemoteProtocolError("The peer belongs to another mesh.", hint="Both nodes need the same mesh.")
     if membership.peer != binding.peer or len(binding.curve) != KEY_BYTES:
         raise RemoteProtocolError("The peer's certificate and its curve key belong to different peers.")
-    if not verify(mesh, _MEMBERSHIP_DOMAIN, credential.membership.payload, credential.membership.signature):
+    invite = None if credential.invite is None else check_invite(credential.invite, mesh)
+    issuer = bytes(mesh) if invite is None else invite.key
+    if not verify(issuer, _MEMBERSHIP_DOMAIN, credential.membership.payload, credential.membership.signature):
         raise RemoteProtocolError("The peer's certificate was not signed by this mesh.")
     if not verify(binding.peer, _BINDING_DOMAIN, credential.binding.payload, credential.binding.signature):
         raise RemoteProtocolError("The peer did not sign its curve key.")
     _check_dates(membership, binding, wall_s)
-    return Passport(mesh, PeerId(binding.peer), binding.curve, min(membership.not_after_s, binding.not_after_s))
+    until_s = min(membership.not_after_s, binding.not_after_s)
+    if invite is None:
+        return Passport(mesh, PeerId(binding.peer), binding.curve, until_s)
+    _check_invited(invite, membership)
+    return Passport(mesh, PeerId(binding.peer), binding.curve, until_s, invite.key, invite.uses)
+
+
+def check_invite(sealed: Sealed, mesh: MeshId) -> Invite:
+    """The invite, if the root of this mesh signed it. Raises RemoteProtocolError."""
+    invite = _open(sealed, Invite)
+    if invite.mesh != mesh or not verify(mesh, _INVITE_DOMAIN, sealed.payload, sealed.signature):
+        raise RemoteProtocolError("The peer's invite was not signed by this mesh.")
+    if len(invite.key) != KEY_BYTES or invite.uses < 1 or invite.lifetime_s < 0:
+        raise RemoteProtocolError("The peer's invite is not in order.")
+    return invite
+
+
+def issue_revocation(root: Identity, key: bytes, wall_s: float) -> Sealed:
+    """The root takes back a member, or an invite with everyone it made."""
+    payload = msgspec.msgpack.encode(Revocation(root.public, key, int(wall_s)))
+    return Sealed(payload, root.sign(_REVOCATION_DOMAIN, payload))
+
+
+def check_revocation(statement: Sealed, mesh: MeshId) -> Revocation:
+    """What it says, if the root of this mesh signed it. Raises RemoteProtocolError."""
+    said = _open(statement, Revocation)
+    if said.mesh != mesh or not verify(mesh, _REVOCATION_DOMAIN, statement.payload, statement.signature):
+        raise RemoteProtocolError("A revocation was not signed by the root of this mesh.")
+    return said
+
+
+def _check_invited(invite: Invite, membership: Membership) -> None:
+    """The joiner wrote the membership's dates itself: they must lie within what the root allowed."""
+    if membership.not_before_s > invite.not_after_s:
+        raise RemoteProtocolError("The peer's invite had expired when it was used.", hint="Ask for a new invite.")
+    early = membership.not_before_s < invite.not_before_s - CLOCK_TOLERANCE_S
+    if early or membership.not_after_s - membership.not_before_s > invite.lifetime_s:
+        raise RemoteProtocolError("The peer's membership is not what its invite allows.")
 
 
 def _check_dates(membership: Membership, binding: CurveBinding, wall_s: float) -> None:

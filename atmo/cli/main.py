@@ -168,6 +168,69 @@ def mesh_watch(
     mesh_commands.watch(node, interval_s=interval, for_s=seconds)
 
 
+@mesh_app.command("create")
+def mesh_create(home: Home = None, as_json: AsJson = False) -> None:
+    """Begin a new mesh of your own. The old one's key is kept beside it."""
+    from atmo.cli import trust_commands
+
+    trust_commands.create(home, as_json=as_json)
+
+
+@mesh_app.command("invite")
+def mesh_invite(
+    uses: Annotated[int, typer.Option(min=1, help="How many nodes may join with it.")] = 1,
+    hours: Annotated[float, typer.Option(min=0.02, help="How long it can be used, in hours.")] = 24.0,
+    days: Annotated[float, typer.Option(min=0.01, help="How long who joins stays a member, in days.")] = 365.0,
+    qr: Annotated[bool, typer.Option("--qr", help="Show it as a QR code, too.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a token that lets other machines join this mesh. It is a password: hand it over like one."""
+    from atmo.cli import trust_commands
+
+    trust_commands.invite(home, uses=uses, hours=hours, days=days, qr=qr, as_json=as_json)
+
+
+@mesh_app.command("join")
+def mesh_join(
+    token: Annotated[str, typer.Argument(help="What `atmo mesh invite` printed.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join the mesh that a token is for. Takes effect when nodes start."""
+    from atmo.cli import trust_commands
+
+    trust_commands.join(token, home, as_json=as_json)
+
+
+@mesh_app.command("leave")
+def mesh_leave(home: Home = None, as_json: AsJson = False) -> None:
+    """Leave the mesh that was joined and go back to one's own."""
+    from atmo.cli import trust_commands
+
+    trust_commands.leave(home, as_json=as_json)
+
+
+@mesh_app.command("members")
+def mesh_members(node: NodeName = "", as_json: AsJson = False) -> None:
+    """Who belongs to the mesh, by which invite, until when."""
+    from atmo.cli import trust_commands
+
+    trust_commands.members(node, as_json=as_json)
+
+
+@mesh_app.command("revoke")
+def mesh_revoke(
+    whom: Annotated[str, typer.Argument(help="A node's name, a peer id, an invite's id, or the end of one.")],
+    node: NodeName = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take back a member, or an invite with everyone it let in. Only the mesh's owner can."""
+    from atmo.cli import trust_commands
+
+    trust_commands.revoke(whom, node, as_json=as_json)
+
+
 @models_app.command("list")
 def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
     """Models on this machine, and what the mesh serves if a node is running."""

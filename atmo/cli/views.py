@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -96,6 +97,35 @@ def _offer_cells(offer: Json | None) -> tuple[Text, Text, Text]:
     waiting = f"+{offer['queued']}" if offer["queued"] else ""
     speed = f"{offer['decode_tps']:.0f}" if offer["decode_tps"] else "-"
     return name, Text(f"{offer['in_flight']}/{offer['slots']}{waiting}"), Text(speed)
+
+
+def members(report: Json) -> RenderableType:
+    """Members that this node met, and the invites made here."""
+    view = table("MEMBER", "STATE", "UNTIL", "BY INVITE", "PEER")
+    for member in sorted(report["members"], key=lambda m: (m["revoked"], m["name"])):
+        state, colour = (
+            ("revoked", "red") if member["revoked"] else ("linked", "green") if member["linked"] else ("-", "")
+        )
+        view.add_row(
+            Text(member["name"] or "?", style="bold"),
+            Text(state, style=colour),
+            day(member["until_s"]),
+            member["invite"][-8:] or "owner",
+            Text(member["id"][-8:], style="dim"),
+        )
+    parts: list[RenderableType] = [view]
+    if report["invites"]:
+        invites = table("INVITE", "STATE", "UNTIL", "USED|right")
+        for invite in report["invites"]:
+            state = "revoked" if invite["revoked"] else "open"
+            invites.add_row(invite["id"][-8:], state, day(invite["until_s"]), f"{invite['used']} of {invite['uses']}")
+        parts += [Text(), invites]
+    return Group(*parts)
+
+
+def day(at_s: float) -> str:
+    """Seconds since 1970 as a local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
 
 
 def models(report: Json) -> RenderableType:

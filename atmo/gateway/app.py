@@ -51,6 +51,13 @@ class AskRequest(RouteRequest):
     timeout_s: float = Field(default=120.0, gt=0.0, le=86400.0)
 
 
+class RevokeRequest(BaseModel):
+    """whom: a node's name, a peer id or the end of one, or the end of an invite's id."""
+
+    model_config = ConfigDict(extra="forbid")
+    whom: str = Field(min_length=1, max_length=100)
+
+
 class NodeHandle(Protocol):
     """What the gateway needs of a node. All raise AtmoError."""
 
@@ -59,6 +66,10 @@ class NodeHandle(Protocol):
     def mesh_view(self) -> Json: ...
 
     def models_view(self) -> Json: ...
+
+    def members_view(self) -> Json: ...
+
+    def revoke(self, whom: str) -> Json: ...
 
     def route(self, request: RouteRequest) -> Json: ...
 
@@ -94,6 +105,14 @@ def build_app(node: NodeHandle) -> FastAPI:
     @app.get("/api/mesh")
     async def mesh() -> Json:
         return node.mesh_view()
+
+    @app.get("/api/members")
+    async def members() -> Json:
+        return node.members_view()
+
+    @app.post("/api/revoke")
+    async def revoke(request: RevokeRequest) -> Json:
+        return node.revoke(request.whom)
 
     @app.get("/api/models")
     async def models() -> Json:

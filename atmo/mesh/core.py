@@ -20,6 +20,7 @@ from typing import Any
 from atmo.clock import Moment
 from atmo.errors import RemoteProtocolError
 from atmo.ids import MeshId, PeerId, short
+from atmo.keys import Sealed
 from atmo.mesh import events
 from atmo.mesh.agenda import Chance
 from atmo.mesh.author import Author
@@ -28,8 +29,9 @@ from atmo.mesh.conduct import Conduct
 from atmo.mesh.events import Effect, Event
 from atmo.mesh.gossip import Outbox, Relay, pack
 from atmo.mesh.limits import MAX_ORIGINS
-from atmo.mesh.messages import Rows, Summary
+from atmo.mesh.messages import Revoked, Rows, Summary
 from atmo.mesh.neighbours import Neighbours
+from atmo.mesh.revocations import Revocations
 from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, peek
 from atmo.mesh.rowstore import RowStore
 from atmo.mesh.timing import MeshTiming
@@ -39,6 +41,8 @@ __all__ = ["Core", "MeshTiming"]
 
 # A node whose key was copied does not race its copy: it takes a new generation at most so often. A guess.
 JUMP_INTERVAL_S = 5.0
+# Longer than any process lives.
+FOR_EVER_S = 10 * 365 * 24 * 3600.0
 # How much sooner a node compares tables that knows of another it cannot reach: it depends on what others tell. A guess.
 HURRY = 0.2
 # A summary is small and what it asks for may be large: of one peer no more than this often is answered. A guess.
@@ -60,10 +64,12 @@ class Core:
         verify: Verify,
         timing: MeshTiming,
         rng: Chance,
+        revoked: Iterable[Sealed] = (),
     ) -> None:
         self.peer = peer
         self.mesh = mesh
         self.store = RowStore(peer, mesh, verify)
+        self.revocations = Revocations(mesh, revoked)
         self.author = Author(peer, mesh, generation, sign=sign, timing=timing, rng=rng)
         self.neighbours = Neighbours(peer, timing, rng)
         self._timing = timing
@@ -87,6 +93,8 @@ class Core:
             events.LinkDown: self._on_link_down,
             events.DialFailed: self._on_dial_failed,
             events.Discovered: self._on_discovered,
+            events.Revoke: self._on_revoke,
+            events.Banned: self._on_banned,
             events.Tick: lambda event, now: [],
             events.Stop: self._on_stop,
         }
@@ -165,7 +173,8 @@ class Core:
         if len(self._links) == 1:
             self._plan_repair(now)
         own = list(pack(self.store.transcript(self.peer, now)))
-        return [events.Send(event.peer, frame) for frame in [*own, self._summary(answer=False)]]
+        revoked = [encode(message) for message in self.revocations.messages()]
+        return [events.Send(event.peer, frame) for frame in [*revoked, *own, self._summary(answer=False)]]
 
     def _on_link_down(self, event: events.LinkDown, now: Moment) -> list[Effect]:
         if event.peer not in self._links:
@@ -185,6 +194,25 @@ class Core:
     def _on_discovered(self, event: events.Discovered, now: Moment) -> list[Effect]:
         self.neighbours.discovered(event.address, now.mono_s)
         return []
+
+    # Members that are none any more
+
+    def _on_revoke(self, event: events.Revoke, now: Moment) -> list[Effect]:
+        return self._revoked((event.statement,), None, now)
+
+    def _on_banned(self, event: events.Banned, now: Moment) -> list[Effect]:
+        self.neighbours.avoid(event.peer, now.mono_s + FOR_EVER_S)
+        return self._changed(self.store.ban(event.peer), now)
+
+    def _revoked(self, statements: Iterable[Sealed], teller: PeerId | None, now: Moment) -> list[Effect]:
+        """Take what is news, and tell everybody but who told it. Raises RemoteProtocolError for a forgery."""
+        news = [(said, statement) for statement in statements if (said := self.revocations.learn(statement))]
+        if not news:
+            return []
+        frame = encode(Revoked(tuple(statement for _, statement in news)))
+        effects: list[Effect] = [events.Send(peer, frame) for peer in self._links if peer != teller]
+        effects += [events.KeyRevoked(said.key) for said, _ in news]
+        return effects
 
     # Own rows
 
@@ -240,6 +268,11 @@ class Core:
             return self._on_rows(event.peer, message.rows, now)
         if event.gossip:
             return self._blame(event.peer, f"A {type(message).__name__} came on the gossip lane.", now)
+        if isinstance(message, Revoked):
+            try:
+                return self._revoked(message.statements, event.peer, now)
+            except RemoteProtocolError as exc:
+                return self._blame(event.peer, exc.message, now)
         if isinstance(message, Summary):
             return self._on_summary(event.peer, message, now)
         return [events.Deliver(event.peer, message)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atmo.ids import Multiaddr, PeerId
+from atmo.keys import Sealed
 from atmo.mesh.messages import AnyMessage
 from atmo.mesh.rows import Body, Kind
 from atmo.mesh.verdict import Change, Equivocation
@@ -74,7 +75,21 @@ class Stop:
     """The node is about to leave: withdraw all it said."""
 
 
-Event = LinkUp | LinkDown | DialFailed | FrameReceived | Publish | Withdraw | Discovered | Tick | Stop
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """The root of the mesh, on this machine, takes somebody back."""
+
+    statement: Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Banned:
+    """The peer is no member any more: drop what it said, hear nothing of it again."""
+
+    peer: PeerId
+
+
+Event = Revoke | Banned | LinkUp | LinkDown | DialFailed | FrameReceived | Publish | Withdraw | Discovered | Tick | Stop
 
 # Effects
 
@@ -159,7 +174,26 @@ class ClockOff:
     off_s: float
 
 
-Effect = Send | Broadcast | Dial | RowsChanged | Deliver | PeerLost | Misbehaved | OwnRowSeen | Equivocated | ClockOff
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    """News: this member, or every member that this invite made, is out. To be kept for the next start."""
+
+    key: bytes
+
+
+Effect = (
+    KeyRevoked
+    | Send
+    | Broadcast
+    | Dial
+    | RowsChanged
+    | Deliver
+    | PeerLost
+    | Misbehaved
+    | OwnRowSeen
+    | Equivocated
+    | ClockOff
+)
 
 __all__ = [
     "Broadcast",

@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from atmo.keys import Sealed
 from atmo.mesh.capability import Load
 from atmo.mesh.limits import (
     MAX_ORIGINS,
@@ -37,6 +38,9 @@ from atmo.mesh.limits import (
 )
 from atmo.mesh.rows import SignedRow
 
+# Of about 170 bytes each, in one frame. A guess.
+MAX_STATEMENTS = 256
+
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of all messages."""
@@ -56,6 +60,12 @@ class Summary(Message, frozen=True, tag=2):
 
     origins: Annotated[tuple[tuple[Key32, Order, Big], ...], Meta(max_length=MAX_ORIGINS)]
     answer: bool
+
+
+class Revoked(Message, frozen=True, tag=3):
+    """What the mesh's root took back: all that is known after a link came up, later what is news. Control lane only."""
+
+    statements: Annotated[tuple[Sealed, ...], Meta(max_length=MAX_STATEMENTS)]
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -160,4 +170,4 @@ class Grant(Message, frozen=True, tag=17):
     parts: Credits
 
 
-AnyMessage = Rows | Summary | Ask | Part | Vectors | Scores | Done | Failed | Cancel | Grant
+AnyMessage = Rows | Summary | Revoked | Ask | Part | Vectors | Scores | Done | Failed | Cancel | Grant

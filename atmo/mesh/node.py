@@ -20,8 +20,8 @@ import structlog
 
 from atmo.clock import Clock, moment
 from atmo.errors import NoRoute, TransportError
-from atmo.ids import MeshId, Multiaddr, PeerId, format_peer, short
-from atmo.keys import Identity, verify
+from atmo.ids import KEY_BYTES, MeshId, Multiaddr, PeerId, format_peer, short
+from atmo.keys import Identity, Passport, Sealed, check_revocation, verify
 from atmo.mesh import calls, core, events
 from atmo.mesh.capability import Capability
 from atmo.mesh.codec import encode
@@ -36,6 +36,7 @@ from atmo.mesh.serving import Serving
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.verdict import Change
 from atmo.transport.base import DialFailed, Lane, LinkDown, LinkUp, Received, Transport, TransportEvent
+from atmo.trust import Trust
 
 log = structlog.get_logger("atmo.mesh")
 
@@ -93,6 +94,9 @@ class MeshNode:
         rng: random.Random,
         timing: core.MeshTiming | None = None,
         on_generation: Callable[[int], None] = lambda generation: None,
+        trust: Trust | None = None,
+        revoked: Sequence[Sealed] = (),
+        on_revoked: Callable[[tuple[Sealed, ...]], None] = lambda statements: None,
     ) -> None:
         self.peer = identity.public
         self.mesh = mesh
@@ -116,7 +120,13 @@ class MeshNode:
             verify=verify,
             timing=timing or core.MeshTiming(),
             rng=rng,
+            revoked=revoked,
         )
+        self._trust = trust or Trust(mesh)
+        for statement in self._core.revocations.statements:
+            self._trust.revoke(check_revocation(statement, mesh).key)
+        self._on_revoked = on_revoked
+        self._passports: dict[PeerId, Passport] = {}
         self._open: dict[bytes, _Open] = {}
         self._wake: asyncio.TimerHandle | None = None
         self._load_timer: asyncio.TimerHandle | None = None
@@ -224,6 +234,7 @@ class MeshNode:
                 self.note("joined", short(event.peer))
                 self.table.mark_back(event.peer)
                 self._reached(event.peer)
+                self._passports[event.peer] = event.passport
                 self._handle(events.LinkUp(event.peer, event.address))
             elif isinstance(event, LinkDown):
                 self._lost(event)
@@ -245,6 +256,28 @@ class MeshNode:
         for address in [address for address in self._wanted if address.peer in (peer, None)]:
             self.problems.pop(str(address), None)
         self._told = {told for told in self._told if format_peer(peer) not in told[0]}
+
+    def revoke(self, statement: Sealed) -> None:
+        """The owner of the mesh takes back a member or an invite."""
+        self._handle(events.Revoke(statement))
+
+    @property
+    def passports(self) -> dict[PeerId, Passport]:
+        """Of everyone who was linked since the start."""
+        return self._passports
+
+    def _key_revoked(self, key: bytes) -> None:
+        """Whoever has this key, or came with this invite, is out: link, rows and future."""
+        self._trust.revoke(key)
+        self._on_revoked(self._core.revocations.statements)
+        self.note("revoked", short(PeerId(key)))
+        if key == self.peer:
+            self._complain("revoked", "This node was revoked. Ask the owner of the mesh for a new invite.")
+            return
+        gone = {peer for peer, passport in self._passports.items() if key in (peer, passport.invite)}
+        for peer in gone | ({PeerId(key)} if len(key) == KEY_BYTES else set()):
+            self.transport.hang_up(peer, "it was revoked")
+            self._handle(events.Banned(peer))
 
     def _lost(self, event: LinkDown) -> None:
         self.note("lost", f"{short(event.peer)}: {event.reason}")
@@ -292,6 +325,8 @@ class MeshNode:
         elif isinstance(effect, events.Misbehaved):
             self.note("misbehaved", f"{short(effect.peer)}: {effect.reason}")
             self.transport.hang_up(effect.peer, effect.reason)
+        elif isinstance(effect, events.KeyRevoked):
+            self._key_revoked(effect.key)
         elif isinstance(effect, events.OwnRowSeen):
             self._on_generation(effect.generation)
             if effect.times > 1:

@@ -107,6 +107,7 @@ class RowStore:
         self._limits = limits or Limits()
         self._origins: dict[PeerId, _Origin] = {}
         self._proofs: dict[PeerId, Equivocation] = {}
+        self._banned: set[PeerId] = set()
         self._agenda: Agenda[tuple[PeerId, Slot]] = Agenda()  # when to look at a slot again
 
     # Changing
@@ -142,6 +143,14 @@ class RowStore:
         return [change for change in looks if change is not None]
 
     # Reading
+
+    def ban(self, origin: PeerId) -> list[Change]:
+        """Drop every row of an origin and take none again."""
+        self._banned.add(origin)
+        record = self._origins.get(origin)
+        slots = list(record.rows) if record is not None else []
+        held = [(slot, record.release(slot)) for slot in slots] if record is not None else []
+        return [Change(RowId(origin, *slot), None, row) for slot, row in held]
 
     def next_expiry(self) -> float | None:
         """Monotonic time at which `expire` has something to do, or may have."""
@@ -204,6 +213,8 @@ class RowStore:
             return Reason.FOREIGN_MESH
         if payload.kind not in _KINDS:
             return Reason.UNKNOWN_KIND
+        if payload.origin in self._banned:
+            return Reason.REVOKED
         record = self._origins.get(PeerId(payload.origin))
         if record is not None and payload.generation <= record.generation:
             refused = self._compare(record, signed, payload)

@@ -23,6 +23,7 @@ class Reason(enum.Enum):
     OWN = "bears this node's name, but this node did not write it"
     EQUIVOCATES = "contradicts another one of the same version"
     FULL = "finds no room"
+    REVOKED = "comes from a peer that was revoked"
 
     @property
     def culpable(self) -> bool:

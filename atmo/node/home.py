@@ -12,7 +12,8 @@ from atmo.clock import Clock
 from atmo.config import Config
 from atmo.errors import ConfigError
 from atmo.ids import MeshId
-from atmo.keys import Credential, CurveKeys, Identity, issue_credential, load_or_create_secret
+from atmo.keys import Credential, CurveKeys, Identity, load_or_create_secret
+from atmo.node.membership import MeshHome, open_mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,14 @@ class Home:
     folder: Path
     identity: Identity
     curve: CurveKeys
-    mesh: MeshId
+    mesh_home: MeshHome
     credential: Credential
     generation: int
     lock: int
+
+    @property
+    def mesh(self) -> MeshId:
+        return self.mesh_home.mesh
 
     def close(self) -> None:
         os.close(self.lock)
@@ -47,11 +52,11 @@ def open_home(config: Config, clock: Clock) -> Home:
             hint="Set ATMO_HOME or --home to a folder that you may write to.",
         ) from exc
     try:
-        root = Identity(load_or_create_secret(config.root_key))
+        mesh_home = open_mesh(config)
         identity = Identity(load_or_create_secret(folder / "identity.key"))
         curve = CurveKeys.from_secret(load_or_create_secret(folder / "curve.key"))
         generation = _next_generation(folder / "generation", clock.wall())
-        credential = issue_credential(root, identity, curve, wall_s=clock.wall(), serial=generation)
+        credential = mesh_home.credential(folder, identity, curve, clock.wall(), generation)
     except OSError as exc:
         os.close(lock)
         raise ConfigError(
@@ -61,7 +66,7 @@ def open_home(config: Config, clock: Clock) -> Home:
     except ConfigError:
         os.close(lock)
         raise
-    return Home(folder, identity, curve, MeshId(root.public), credential, generation, lock)
+    return Home(folder, identity, curve, mesh_home, credential, generation, lock)
 
 
 def remember_generation(folder: Path, generation: int) -> None:

@@ -21,8 +21,9 @@ import structlog
 
 from atmo.clock import Clock, SystemClock
 from atmo.config import Config
-from atmo.errors import AtmoError, UsageError
-from atmo.ids import format_peer, parse_multiaddr
+from atmo.errors import AtmoError, ConfigError, UsageError
+from atmo.ids import format_peer, parse_multiaddr, parse_peer
+from atmo.keys import issue_revocation
 from atmo.mesh.messages import Sampling, Turn
 from atmo.mesh.node import Job, MeshNode, Routed
 from atmo.mesh.query import Query
@@ -33,9 +34,11 @@ from atmo.node.home import Home, open_home, remember_generation
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
 from atmo.node.meaning import Meaning
+from atmo.node.membership import MeshHome
 from atmo.node.offers import Offer, offers
 from atmo.node.services import EngineService
 from atmo.transport.zeromq import ZmqTransport
+from atmo.trust import Trust
 
 if TYPE_CHECKING:
     from atmo.gateway.app import AskRequest, RouteRequest
@@ -85,7 +88,7 @@ class Node:
         self._offer_ready_services()
         await self._start_gateway()
         await self._start_discovery()
-        for seed in seeds:
+        for seed in [*seeds, *self._home.mesh_home.seeds]:
             self.mesh.discovered(seed, wanted=True)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
 
@@ -126,6 +129,28 @@ class Node:
 
     def models_view(self) -> Json:
         return reports.models(self)
+
+    def members_view(self) -> Json:
+        return reports.members(self)
+
+    def revoke(self, whom: str) -> Json:
+        """Take back a member or an invite. Raises UsageError for one that is not known, ConfigError for a guest."""
+        assert self._home is not None
+        root = self._home.mesh_home.root
+        if root is None:
+            raise ConfigError("Only the owner of a mesh can revoke.", hint="Ask whoever invited you.")
+        known = reports.members(self)
+        for kind, entries in (("member", known["members"]), ("invite", known["invites"])):
+            for entry in entries:
+                if whom in (entry["id"], entry["id"][-8:], entry.get("name")):
+                    self.mesh.revoke(issue_revocation(root, parse_peer(entry["id"]), self.clock.wall()))
+                    return {"revoked": entry["id"], "kind": kind}
+        raise UsageError(f"Nobody called {whom!r} is known here.", hint="See: atmo mesh members")
+
+    @property
+    def mesh_home(self) -> MeshHome:
+        assert self._home is not None
+        return self._home.mesh_home
 
     def explained(self, request_id: str) -> Json:
         try:
@@ -182,6 +207,7 @@ class Node:
     # Putting it together
 
     async def _start_mesh(self, home: Home) -> None:
+        trust = Trust(home.mesh)
         transport = ZmqTransport(
             curve=home.curve,
             credential=home.credential,
@@ -192,6 +218,7 @@ class Node:
             default_port=DEFAULT_PORT,
             advertise=self.config.transport.advertise,
             clock=self.clock,
+            trust=trust,
         )
         self._mesh = MeshNode(
             identity=home.identity,
@@ -201,6 +228,9 @@ class Node:
             clock=self.clock,
             rng=random.Random(int.from_bytes(os.urandom(8), "big")),  # noqa: S311 - spreads load, guards nothing
             on_generation=lambda generation: remember_generation(home.folder, generation),
+            trust=trust,
+            revoked=home.mesh_home.revoked(),
+            on_revoked=home.mesh_home.remember_revoked,
         )
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))

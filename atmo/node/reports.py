@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from atmo.ids import PeerId, format_peer
+from atmo.keys import check_invite
 from atmo.mesh import explain
 from atmo.mesh.capability import Capability
 from atmo.mesh.decision import Decision
@@ -107,6 +108,37 @@ def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[P
         "rtt_ms": None if rtt_s is None else round(rtt_s * 1000, 3),
         "capabilities": offers,
     }
+
+
+def members(node: Node) -> Json:
+    """Who belongs to the mesh as far as this node met them, by which invite, until when; and the invites made here."""
+    mesh_node = node.mesh
+    revoked = mesh_node.core.revocations
+    infos = {row.id.origin: row.body for row in mesh_node.core.store.rows(Kind.NODE)}
+    rows = [
+        {
+            "id": format_peer(passport.peer),
+            "name": getattr(infos.get(passport.peer), "name", ""),
+            "invite": format_peer(PeerId(passport.invite)) if passport.invite else "",
+            "until_s": passport.not_after_s,
+            "linked": passport.peer in mesh_node.transport.linked(),
+            "revoked": passport.peer in revoked or passport.invite in revoked,
+        }
+        for passport in mesh_node.passports.values()
+    ]
+    terms = [check_invite(sealed, mesh_node.mesh) for sealed in node.mesh_home.invites()]
+    invites = [
+        {
+            "id": format_peer(PeerId(invite.key)),
+            "until_s": invite.not_after_s,
+            "uses": invite.uses,
+            "used": sum(passport.invite == invite.key for passport in mesh_node.passports.values()),
+            "revoked": invite.key in revoked,
+        }
+        for invite in terms
+    ]
+    owner = node.mesh_home.root is not None
+    return {"mesh": format_peer(mesh_node.mesh), "owner": owner, "members": rows, "invites": invites}
 
 
 def models(node: Node) -> Json:

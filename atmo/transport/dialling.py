@@ -118,7 +118,7 @@ class Dialling:
         self._close_knock(dial)
         try:
             passport, introduction = read_introduction(
-                frame, self._local.mesh, dial.address.peer, self._local.clock.wall()
+                frame, self._local.trust, dial.address.peer, self._local.clock.wall()
             )
         except RemoteProtocolError as exc:
             self._fail(dial, exc.message, exc.hint)

@@ -12,7 +12,7 @@ then fail its handshake. What the door does is: check the credential, put its cu
 answer. Nothing is kept about strangers except their token buckets, which are bounded.
 
 Cheapest check first: size, rate of this source, global rate, schema, mesh, and only then two signatures (0.2 ms).
-Joining by invite will be another word spoken at this door.
+A guest's credential has one signature more. The reasons to refuse one are the caller's `Trust` to know.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from atmo.errors import AtmoError, RemoteProtocolError
-from atmo.ids import MeshId, PeerId, format_peer
-from atmo.keys import Credential, Passport, check_credential
+from atmo.ids import PeerId, format_peer
+from atmo.keys import Credential, Passport
 from atmo.transport import wire
+from atmo.trust import Trust
 
 # A check costs 0.2 ms of CPU, so the global rate is 2% of a core. The bursts let a mesh of a hundred nodes start at
 # once behind one address. Guesses.
@@ -79,10 +80,10 @@ class Doorkeeper:
     """Answers strangers. Pure: sockets and clocks are the caller's."""
 
     def __init__(
-        self, credential: Credential, mesh: MeshId, ports: Ports, admit: Callable[[Passport], None], now_s: float
+        self, credential: Credential, trust: Trust, ports: Ports, admit: Callable[[Passport], None], now_s: float
     ) -> None:
         self._answer = wire.encode_door(wire.Introduction(credential, ports.control, ports.gossip, ports.bulk))
-        self._mesh = mesh
+        self._trust = trust
         self._admit = admit
         self._limit = RateLimit(now_s)
         self.admitted = 0
@@ -103,7 +104,7 @@ class Doorkeeper:
             self.refused += 1
             return None
         try:
-            passport = check_credential(word.credential, self._mesh, wall_s)
+            passport = self._trust.check(word.credential, wall_s)
         except RemoteProtocolError as exc:
             return self._refuse("credential", self._explain(exc))
         self._admit(passport)
@@ -113,7 +114,7 @@ class Doorkeeper:
     def _explain(self, error: AtmoError) -> str:
         """The check's words speak of the stranger as "the peer"; the stranger reads them about itself."""
         reason = error.message.replace("The peer", "This node")
-        return f"Refused by a node of mesh {format_peer(self._mesh)}: {reason}"
+        return f"Refused by a node of mesh {format_peer(self._trust.mesh)}: {reason}"
 
     def _refuse(self, code: str, text: str) -> bytes:
         self.refused += 1
@@ -124,7 +125,7 @@ class Doorkeeper:
 
 
 def read_introduction(
-    frame: bytes, mesh: MeshId, expected: PeerId | None, wall_s: float
+    frame: bytes, trust: Trust, expected: PeerId | None, wall_s: float
 ) -> tuple[Passport, wire.Introduction]:
     """The responder's checked passport and its ports. Raises RemoteProtocolError with what to tell the user."""
     word = wire.decode_door(frame)
@@ -132,7 +133,7 @@ def read_introduction(
         raise RemoteProtocolError(wire.printable(word.text), hint=_REFUSAL_HINTS.get(word.code, ""))
     if not isinstance(word, wire.Introduction):
         raise RemoteProtocolError("The peer answered an introduction with one of its own.")
-    passport = check_credential(word.credential, mesh, wall_s)
+    passport = trust.check(word.credential, wall_s)
     if expected is not None and passport.peer != expected:
         raise RemoteProtocolError(
             f"Peer {format_peer(passport.peer)} answers there, not {format_peer(expected)}.",

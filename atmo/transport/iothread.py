@@ -59,7 +59,7 @@ class _Parts:
     def __init__(self, local: Local, reactor: Reactor, table: LinkTable) -> None:
         self.context: sockets.Context = zmq.Context()
         self.bulk_context: sockets.Context = zmq.Context()
-        self.allowed = AllowList()
+        self.allowed = AllowList(local.trust)
         self._zap = [ZapHandler(context, self.allowed) for context in (self.context, self.bulk_context)]
         for handler in self._zap:
             reactor.watch(handler.socket, handler.on_readable)
@@ -188,7 +188,7 @@ class IoThread:
         local.ports = ports
         local.address = Multiaddr(self._listen.advertise_host, door_port, local.peer)
         doorway = self._parts.doorway
-        doorway.open(Doorkeeper(local.credential, local.mesh, ports, self._parts.allowed.admit, local.clock.now()))
+        doorway.open(Doorkeeper(local.credential, local.trust, ports, self._parts.allowed.admit, local.clock.now()))
         self._reactor.watch(doorway.socket, doorway.on_readable)
 
     def _round(self) -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from atmo.clock import Clock
-from atmo.ids import MeshId, Multiaddr, PeerId
+from atmo.ids import Multiaddr, PeerId
 from atmo.keys import Credential, CurveKeys
 from atmo.transport import wire
 from atmo.transport.base import Lane, LinkDown, LinkUp, Received, TransportEvent
 from atmo.transport.door import Ports
 from atmo.transport.link import Link, LinkTiming
+from atmo.trust import Trust
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Local:
     peer: PeerId
     keys: CurveKeys
     credential: Credential
-    mesh: MeshId
+    trust: Trust
     clock: Clock
     timing: LinkTiming
     instance: bytes = field(default_factory=lambda: os.urandom(8))

@@ -33,6 +33,7 @@ from atmo.transport.credit import CreditGrants
 from atmo.transport.door import Doorkeeper, Ports, read_introduction
 from atmo.transport.link import LaneStats, LinkStats, cost_bytes
 from atmo.transport.outbox import BulkOutbox
+from atmo.trust import Trust
 
 _HOST = "127.0.0.1"
 _FIRST_PORT = 10_000
@@ -116,11 +117,12 @@ class MemoryTransport:
         credential: Credential,
         mesh: MeshId,
         clock: Clock | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self._network = network
         self._peer = peer
         self._credential = credential
-        self._mesh = mesh
+        self._trust = trust or Trust(mesh)
         self._clock = clock if clock is not None else SystemClock()
         self._deliver: Deliver | None = None
         self._address: Multiaddr | None = None
@@ -146,7 +148,7 @@ class MemoryTransport:
         self._address = Multiaddr(_HOST, self._network.listen(self), self._peer)
         port = self._address.port
         self._keeper = Doorkeeper(
-            self._credential, self._mesh, Ports(port, port, port), self._admit, self._clock.now()
+            self._credential, self._trust, Ports(port, port, port), self._admit, self._clock.now()
         )  # fmt: skip
 
     def dial(self, address: Multiaddr) -> None:
@@ -251,7 +253,7 @@ class MemoryTransport:
         wall_s, now_s = self._clock.wall(), self._clock.now()
         knock = wire.encode_door(wire.Introduce(self._credential))
         answer = there._keeper.answer("memory", knock, now_s=there._clock.now(), wall_s=there._clock.wall())
-        passport, _ = read_introduction(answer or b"", self._mesh, address.peer, wall_s)
+        passport, _ = read_introduction(answer or b"", self._trust, address.peer, wall_s)
         if passport.peer in self._ends:
             return
         here_end = _End(self, passport, True, there.address, now_s)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zmq
 
 from atmo.keys import Passport
+from atmo.trust import Trust
 
 ENDPOINT = "inproc://zeromq.zap.01"
 DOMAIN = b"atmo"
@@ -18,16 +19,18 @@ _REQUEST_FRAMES = 9  # routing id, empty, version, request id, domain, address, 
 
 
 class AllowList:
-    """Curve key (hex) -> passport. Members only, so its size is bounded by the mesh's."""
+    """Curve key (hex) -> passport. Members only, so its size is bounded by the mesh's. Who is revoked is not found."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
         self._passports: dict[str, Passport] = {}
 
     def admit(self, passport: Passport) -> None:
         self._passports[passport.curve.hex()] = passport
 
     def get(self, user_id: str) -> Passport | None:
-        return self._passports.get(user_id)
+        passport = self._passports.get(user_id)
+        return passport if passport is not None and self._trust.allows(passport) else None
 
     def drop_expired(self, wall_s: float) -> None:
         for user_id in [key for key, passport in self._passports.items() if passport.not_after_s < wall_s]:

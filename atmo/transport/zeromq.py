@@ -33,6 +33,7 @@ from atmo.transport.hosts import is_ip, reachable_host
 from atmo.transport.iothread import IoThread, Listen
 from atmo.transport.link import Link, LinkStats, LinkTiming, cost_bytes
 from atmo.transport.local import BulkGranted, Happening, Local
+from atmo.trust import Trust
 
 KERNEL_PORTS = Ports(0, 0, 0)
 
@@ -43,7 +44,8 @@ class ZmqTransport:
     `host` is the address to bind, `port` the door's; port 0 takes `default_port` if that is free and otherwise, or with
     none given, the kernel's choice. The lanes' ports are the kernel's choice unless `lane_ports` names them, for a
     firewall. `advertise` is the host that peers are told; by default `host`, or for a wildcard this machine's address
-    on its network. With `dialable=False` peers are told that they cannot dial here, as behind NAT.
+    on its network. `trust` knows who was revoked; without it nobody is. With `dialable=False` peers are told that
+    they cannot dial here, as behind NAT.
     """
 
     def __init__(
@@ -61,10 +63,17 @@ class ZmqTransport:
         lane_ports: Ports = KERNEL_PORTS,
         dialable: bool = True,
         timing: LinkTiming | None = None,
+        trust: Trust | None = None,
     ) -> None:
         clock = clock if clock is not None else SystemClock()
         self._local = Local(
-            peer, curve, credential, mesh, clock, timing if timing is not None else LinkTiming(), dialable=dialable
+            peer,
+            curve,
+            credential,
+            trust or Trust(mesh),
+            clock,
+            timing if timing is not None else LinkTiming(),
+            dialable=dialable,
         )
         self._listen = Listen(host, advertise or reachable_host(host), port, default_port, lane_ports)
         self._links: dict[PeerId, Link] = {}

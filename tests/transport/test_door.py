@@ -25,10 +25,11 @@ from atmo.transport.door import (
     RateLimit,
     read_introduction,
 )
+from atmo.trust import Trust
 from tests.transport.support import Member, enrol
 
 ROOT = Identity.generate()
-MESH = MeshId(ROOT.public)
+TRUST = Trust(MeshId(ROOT.public))
 HOST = enrol(ROOT)
 PORTS = Ports(11, 12, 13)
 
@@ -38,7 +39,7 @@ class Door:
 
     def __init__(self) -> None:
         self.admitted: list[Passport] = []
-        self.keeper = Doorkeeper(HOST.credential, MESH, PORTS, self.admitted.append, 0.0)
+        self.keeper = Doorkeeper(HOST.credential, TRUST, PORTS, self.admitted.append, 0.0)
 
     def say(self, frame: bytes, *, source: str = "10.0.0.1", now_s: float = 0.0) -> bytes | None:
         return self.keeper.answer(source, frame, now_s=now_s, wall_s=time.time())
@@ -52,7 +53,7 @@ def test_a_member_is_admitted_and_learns_key_and_ports() -> None:
     door, member = Door(), enrol(ROOT)
     answer = door.say(introduce(member))
     assert answer is not None
-    passport, introduction = read_introduction(answer, MESH, HOST.identity.public, time.time())
+    passport, introduction = read_introduction(answer, TRUST, HOST.identity.public, time.time())
     assert passport.curve == HOST.curve.public
     assert (introduction.control_port, introduction.gossip_port, introduction.bulk_port) == (11, 12, 13)
     assert [seen.curve for seen in door.admitted] == [member.curve.public]
@@ -61,8 +62,10 @@ def test_a_member_is_admitted_and_learns_key_and_ports() -> None:
 def test_a_stranger_is_refused_with_the_mesh_in_the_reason() -> None:
     door = Door()
     answer = door.say(introduce(enrol(Identity.generate())))
-    with pytest.raises(RemoteProtocolError, match=f"{format_peer(MESH)}: This node belongs to another mesh") as caught:
-        read_introduction(answer or b"", MESH, None, time.time())
+    with pytest.raises(
+        RemoteProtocolError, match=f"{format_peer(TRUST.mesh)}: This node belongs to another mesh"
+    ) as caught:
+        read_introduction(answer or b"", TRUST, None, time.time())
     assert caught.value.hint
     assert not door.admitted
 
@@ -71,13 +74,13 @@ def test_an_introduction_of_somebody_else_is_not_accepted() -> None:
     answer = Door().say(introduce(enrol(ROOT)))
     wanted = Identity.generate().public
     with pytest.raises(RemoteProtocolError, match=format_peer(wanted)):
-        read_introduction(answer or b"", MESH, wanted, time.time())
+        read_introduction(answer or b"", TRUST, wanted, time.time())
 
 
 def test_a_refusal_is_shown_as_one_clean_line() -> None:
     nasty = wire.encode_door(wire.Refusal("x", "line\none\x1b[31m"))
     with pytest.raises(RemoteProtocolError) as caught:
-        read_introduction(nasty, MESH, None, time.time())
+        read_introduction(nasty, TRUST, None, time.time())
     assert caught.value.message == "line?one?[31m"
 
 
@@ -112,6 +115,7 @@ def test_the_words_are_plain_messagepack() -> None:
     sealed = [
         [member.credential.membership.payload, member.credential.membership.signature],
         [member.credential.binding.payload, member.credential.binding.signature],
+        None,  # made by the root, not by an invite
     ]
     assert introduce(member) == b"atmo\x01" + msgpack.packb(["introduce", sealed])
     hello = wire.Hello(bytes(32), bytes(8), 7, "/ip4/10.0.0.1/tcp/4600", 12, 13)

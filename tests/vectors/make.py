@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from atmo.ids import MeshId, PeerId
-from atmo.keys import Identity
+from atmo.keys import Identity, issue_revocation
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
 from atmo.mesh.codec import encode
 from atmo.mesh.messages import (
@@ -25,6 +25,7 @@ from atmo.mesh.messages import (
     Failed,
     Grant,
     Part,
+    Revoked,
     Rows,
     Sampling,
     Scores,
@@ -86,6 +87,7 @@ def messages() -> dict[str, AnyMessage]:
     return {
         "rows": Rows((row("row node").signed, row("row withdrawn").signed)),
         "summary": Summary(((ORIGIN.public, 3, 123_456_789_012),), True),
+        "revoked": Revoked((issue_revocation(Identity(bytes(range(32, 64))), ORIGIN.public, 1_780_000_000.0),)),
         "ask": Ask(CALL, 1, "atmo:chat:nano", turns, Sampling(64, 0.5, 0.9, 42, ("\n\n",)), 29.5, 64),
         "part": Part(CALL, 1, 0, "Hallo", (15, 70_000)),
         "vectors": Vectors(CALL, 0, 0, b"\x00\x00\x80\x3f" * 2),

@@ -1,0 +1,158 @@
+"""Which mesh this user's nodes belong to: the user's own, or one that a token opened.
+
+`$ATMO_HOME/mesh/root.key` is the user's own mesh, made when it is first needed. `atmo mesh join` puts `joined` beside
+it, which holds the token's contents, and from then on the nodes of this home are guests of that mesh; `leave` removes
+it. A guest's membership is made once, when the node first starts after the join, and kept with the node's keys.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from atmo.config import Config
+from atmo.errors import AtmoError, ConfigError
+from atmo.ids import MeshId, Multiaddr, short
+from atmo.invitation import MAX_ADDRESSES, Token, read_token
+from atmo.keys import (
+    Credential,
+    CurveKeys,
+    Identity,
+    Sealed,
+    bind_curve,
+    issue_invite,
+    issue_membership,
+    load_or_create_secret,
+)
+
+REVOKED = "revoked"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class MeshHome:
+    """root: the mesh's secret, where this user owns it; token: what let this user in, where not."""
+
+    mesh: MeshId
+    folder: Path
+    root: Identity | None
+    token: Token | None
+
+    @property
+    def seeds(self) -> list[Multiaddr]:
+        return self.token.seeds if self.token is not None else []
+
+    def credential(
+        self, node_folder: Path, member: Identity, curve: CurveKeys, wall_s: float, serial: int
+    ) -> Credential:
+        """Renewed at each start in one's own mesh; kept as it was made in somebody else's. Raises ConfigError."""
+        if self.root is not None:
+            membership = issue_membership(self.root, member.public, wall_s=wall_s, serial=serial)
+            return bind_curve(membership, member, curve, serial=serial)
+        assert self.token is not None
+        file = node_folder / f"membership-{short(self.mesh)}"
+        if not file.exists():
+            _write(file, self._join(member, wall_s, serial))
+        return bind_curve(_read(file, Sealed), member, curve, serial=serial, invite=self.token.invite)
+
+    def _join(self, member: Identity, wall_s: float, serial: int) -> Sealed:
+        assert self.token is not None
+        if wall_s > self.token.terms.not_after_s:
+            raise ConfigError("The invite to this mesh has expired.", hint="Ask for a new one: atmo mesh join TOKEN")
+        return issue_membership(self.token.key, member.public, wall_s=wall_s, serial=serial, invite=self.token.invite)
+
+    def revoked(self) -> list[Sealed]:
+        """What the root took back, as far as was heard here."""
+        file = self.folder / REVOKED
+        return _read(file, list[Sealed]) if file.exists() else []
+
+    def invites(self) -> list[Sealed]:
+        """The invites that were made here."""
+        file = self.folder / "invites"
+        return _read(file, list[Sealed]) if file.exists() else []
+
+    def invite(self, addresses: list[str], wall_s: float, valid_s: int, uses: int, lifetime_s: int) -> Token:
+        """Make a token. Raises ConfigError where this user does not own the mesh."""
+        if self.root is None:
+            raise ConfigError("Only the owner of a mesh can invite to it.", hint="Ask whoever invited you.")
+        key = Identity.generate()
+        sealed = issue_invite(self.root, key, wall_s=wall_s, valid_s=valid_s, uses=uses, lifetime_s=lifetime_s)
+        _write(self.folder / "invites", [*self.invites(), sealed])
+        return Token(self.mesh, sealed, key.secret, tuple(addresses[:MAX_ADDRESSES]))
+
+    def remember_revoked(self, statements: tuple[Sealed, ...]) -> None:
+        _write(self.folder / REVOKED, statements)
+
+
+def open_mesh(config: Config) -> MeshHome:
+    """The mesh of this home. Makes the user's own root key if there is none and nothing was joined."""
+    joined = config.root_key.parent / "joined"
+    if joined.exists():
+        token = _read(joined, Token)
+        mesh = MeshId(token.mesh)
+        return MeshHome(mesh, _folder(config, mesh), None, token)
+    root = Identity(load_or_create_secret(config.root_key))
+    mesh = MeshId(root.public)
+    return MeshHome(mesh, _folder(config, mesh), root, None)
+
+
+def join(config: Config, text: str, wall_s: float) -> Token:
+    """Make this home a guest of the token's mesh, from the next start on. Raises UsageError or ConfigError."""
+    token = read_token(text)
+    if wall_s > token.terms.not_after_s:
+        raise ConfigError("This token has expired.", hint="Ask for a new one: atmo mesh invite")
+    own = config.root_key
+    if own.exists() and Identity(load_or_create_secret(own)).public == token.mesh:
+        raise ConfigError("This token is for your own mesh.", hint="Use it on another machine.")
+    own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(own.parent / "joined", token)
+    return token
+
+
+def leave(config: Config) -> bool:
+    """Go back to the user's own mesh. False if no other was joined."""
+    joined = config.root_key.parent / "joined"
+    if not joined.exists():
+        return False
+    joined.unlink()
+    return True
+
+
+def create(config: Config) -> MeshId:
+    """A new mesh of the user's own; the old root key is kept beside it. Raises ConfigError while another is joined."""
+    if (config.root_key.parent / "joined").exists():
+        raise ConfigError("You are a guest of another mesh.", hint="Leave it first: atmo mesh leave")
+    if config.root_key.exists():
+        old = Identity(load_or_create_secret(config.root_key))
+        config.root_key.rename(config.root_key.with_name(f"root-{short(old.public)}.key"))
+    return MeshId(Identity(load_or_create_secret(config.root_key)).public)
+
+
+def _folder(config: Config, mesh: MeshId) -> Path:
+    folder = config.root_key.parent / short(mesh)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _write(file: Path, value: object) -> None:
+    """So that a crash at any moment leaves the old or the new content; mode 600."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as out:
+        out.write(msgspec.msgpack.encode(value))
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(file)
+
+
+def _read(file: Path, kind: type[_T]) -> _T:
+    try:
+        return msgspec.msgpack.decode(file.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, AtmoError) as exc:
+        raise ConfigError(
+            f"The file {file} is damaged.", hint="Restore it, or join again: atmo mesh join TOKEN"
+        ) from exc
