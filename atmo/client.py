@@ -131,7 +131,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def find_socket(config: Config, node: str = "") -> Path:
     """The socket of the node of that name; without a name the configured one, or any node of this user that runs."""
-    cards = running_nodes(config)
+    cards = [card for card in running_nodes(config) if card.api_socket]
     wanted = node or config.node.name
     for card in cards:
         if card.name == wanted:

@@ -67,6 +67,7 @@ async def live() -> None:
     node = _make_node(Identity(bytes.fromhex(first["root"])))
     await node.start()
     try:
+        assert node.transport.address is not None
         name = node.transport.address.port
         node.introduce(NodeInfo(name=f"member-{name}", addresses=(), mode="provider", software="-"))
         say({"event": "ready", "address": str(node.transport.address)})

@@ -112,7 +112,7 @@ def _disk(home: Path) -> Finding:
 
 def _port(config: Config) -> Finding:
     port = config.transport.port or DEFAULT_PORT
-    mine = any(card.address.port == port for card in running_nodes(config))
+    mine = any(card.address is not None and card.address.port == port for card in running_nodes(config))
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -169,6 +169,9 @@ def _nodes(config: Config) -> Iterator[Finding]:
     if not running:
         yield Finding("note", "No node is running.", "Start one: atmo node start")
     for card in running:
+        if not card.api_socket:
+            yield Finding("ok", f"The node {card.name} runs without an API (headless), process {card.pid}.")
+            continue
         try:
             report = SyncClient(config, socket_path=Path(card.api_socket)).status()
         except AtmoError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -110,14 +111,22 @@ def stop(node: str, *, every: bool, as_json: bool) -> None:
 
 
 def _stop_one(config: Config, name: str) -> str:
+    headless = next((card for card in running_nodes(config) if not card.api_socket and card.name == name), None)
+    if headless is not None:
+        os.kill(headless.pid, signal.SIGTERM)
+        return _wait_for_end(headless.name, headless.pid)
     client = SyncClient(config, node=name)
     answer = client.stop()
+    return _wait_for_end(str(answer["name"]), int(answer["pid"]))
+
+
+def _wait_for_end(name: str, pid: int) -> str:
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while _alive(answer["pid"]) and time.monotonic() < deadline:
+    while _alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    if _alive(answer["pid"]):
-        raise AtmoError(f"The node {answer['name']} (process {answer['pid']}) does not stop.", hint="See its log.")
-    return str(answer["name"])
+    if _alive(pid):
+        raise AtmoError(f"The node {name} (process {pid}) does not stop.", hint="See its log.")
+    return name
 
 
 def _alive(pid: int) -> bool:

@@ -26,7 +26,7 @@ def invite(home: str | None, *, uses: int, hours: float, days: float, qr: bool, 
     from atmo.invitation import write_token
 
     config = load({"home": home})
-    addresses = [card.address for card in running_nodes(config)]
+    addresses = [card.address for card in running_nodes(config) if card.address is not None]
     mesh = membership.open_mesh(config)
     token = mesh.invite(
         [str(address) for address in addresses], time.time(), int(hours * 3600), uses, int(days * 86400)

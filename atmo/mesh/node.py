@@ -96,6 +96,7 @@ class MeshNode:
         on_generation: Callable[[int], None] = lambda generation: None,
         trust: Trust | None = None,
         revoked: Sequence[Sealed] = (),
+        asks_others: bool = True,
         on_revoked: Callable[[tuple[Sealed, ...]], None] = lambda statements: None,
     ) -> None:
         self.peer = identity.public
@@ -125,6 +126,7 @@ class MeshNode:
         self._trust = trust or Trust(mesh)
         for statement in self._core.revocations.statements:
             self._trust.revoke(check_revocation(statement, mesh).key)
+        self._asks_others = asks_others
         self._on_revoked = on_revoked
         self._passports: dict[PeerId, Passport] = {}
         self._open: dict[bytes, _Open] = {}
@@ -174,7 +176,9 @@ class MeshNode:
         self._load_timer = asyncio.get_running_loop().call_later(wait_s, self._tell_load)
 
     def route(self, query: Query) -> Decision:
-        """Where a request would go now. Raises NoRoute."""
+        """Where a request would go now. Raises NoRoute. A node that asks nobody else has only itself to choose from."""
+        if not self._asks_others:
+            query = replace(query, constraints=msgspec.structs.replace(query.constraints, local_only=True))
         began_s = self._clock.now()
         decision = decide(self.table, self.field, query, began_s, self._rng)
         return msgspec.structs.replace(decision, elapsed_s=self._clock.now() - began_s)

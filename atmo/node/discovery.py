@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -28,23 +27,31 @@ class Discovery:
     """`found` is called with each address that may be a peer of this mesh, again when it comes back."""
 
     def __init__(
-        self, config: Config, address: Multiaddr, mesh: MeshId, api_socket: Path, found: Callable[[Multiaddr], None]
+        self,
+        config: Config,
+        peer: PeerId,
+        address: Multiaddr | None,
+        mesh: MeshId,
+        api_socket: str,
+        found: Callable[[Multiaddr], None],
     ) -> None:
-        assert address.peer is not None
         self._config = config
         self._mesh = mesh
         self._found = found
         self._neighbours = Neighbours(config.runtime)
-        self._card = NodeCard(address.peer, mesh, address, os.getpid(), config.node.name, str(api_socket))
-        self._lan = self._make_lan(address) if config.discovery.lan else None
+        self._card = NodeCard(peer, mesh, address, os.getpid(), config.node.name, api_socket)
+        self._lan = self._make_lan(address) if address is not None and config.discovery.lan else None
         self._others: set[PeerId] = set()
         self._foreign: set[PeerId] = set()
 
     async def start(self) -> None:
-        """Show this node and begin to look. Raises ConfigError for a runtime folder that is not the user's alone."""
+        """Show this node and, unless it keeps to itself, begin to look. Raises ConfigError for a runtime folder that is
+        not the user's alone."""
+        self._neighbours.announce(self._card)
+        if self._card.address is None:
+            return
         for card in self._neighbours.list():
             self._neighbour(card)
-        self._neighbours.announce(self._card)
         self._neighbours.watch(self._neighbour, lambda card: self._others.discard(card.peer))
         if self._lan is not None:
             await self._lan.start()
@@ -73,7 +80,7 @@ class Discovery:
         return LanDiscovery(address, self._mesh, self._config.transport.host, self._announced, lambda peer: None)
 
     def _neighbour(self, card: NodeCard) -> None:
-        if card.mesh == self._mesh and card.peer != self._card.peer:
+        if card.mesh == self._mesh and card.peer != self._card.peer and card.address is not None:
             self._others.add(card.peer)
             self._found(card.address)
 

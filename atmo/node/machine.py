@@ -13,10 +13,10 @@ from atmo.ids import Multiaddr
 from atmo.mesh.rows import NodeInfo
 
 
-def describe(config: Config, address: Multiaddr) -> NodeInfo:
+def describe(config: Config, address: Multiaddr | None) -> NodeInfo:
     return NodeInfo(
         name=config.node.name,
-        addresses=(str(address),),
+        addresses=(str(address),) if address is not None else (),
         mode=config.node.mode,
         software=f"atmo/{atmo.__version__}",
         labels=tuple(sorted(config.node.labels.items())),

@@ -37,6 +37,7 @@ from atmo.node.meaning import Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.offers import Offer, offers
 from atmo.node.services import EngineService
+from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
 
@@ -88,7 +89,7 @@ class Node:
         self._offer_ready_services()
         await self._start_gateway()
         await self._start_discovery()
-        for seed in [*seeds, *self._home.mesh_home.seeds]:
+        for seed in [] if self._alone else [*seeds, *self._home.mesh_home.seeds]:
             self.mesh.discovered(seed, wanted=True)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
 
@@ -208,7 +209,29 @@ class Node:
 
     async def _start_mesh(self, home: Home) -> None:
         trust = Trust(home.mesh)
-        transport = ZmqTransport(
+        transport = LoneTransport(home.identity.public) if self._alone else self._zmq(home, trust)
+        self._mesh = MeshNode(
+            identity=home.identity,
+            mesh=home.mesh,
+            generation=home.generation,
+            transport=transport,
+            clock=self.clock,
+            rng=random.Random(int.from_bytes(os.urandom(8), "big")),  # noqa: S311 - spreads load, guards nothing
+            on_generation=lambda generation: remember_generation(home.folder, generation),
+            trust=trust,
+            revoked=home.mesh_home.revoked(),
+            asks_others=self.config.node.mode in ("participant", "headless"),
+            on_revoked=home.mesh_home.remember_revoked,
+        )
+        await self._mesh.start()
+        self._mesh.introduce(describe(self.config, transport.address))
+
+    @property
+    def _alone(self) -> bool:
+        return self.config.node.mode == "standalone"
+
+    def _zmq(self, home: Home, trust: Trust) -> ZmqTransport:
+        return ZmqTransport(
             curve=home.curve,
             credential=home.credential,
             mesh=home.mesh,
@@ -220,22 +243,10 @@ class Node:
             clock=self.clock,
             trust=trust,
         )
-        self._mesh = MeshNode(
-            identity=home.identity,
-            mesh=home.mesh,
-            generation=home.generation,
-            transport=transport,
-            clock=self.clock,
-            rng=random.Random(int.from_bytes(os.urandom(8), "big")),  # noqa: S311 - spreads load, guards nothing
-            on_generation=lambda generation: remember_generation(home.folder, generation),
-            trust=trust,
-            revoked=home.mesh_home.revoked(),
-            on_revoked=home.mesh_home.remember_revoked,
-        )
-        await self._mesh.start()
-        self._mesh.introduce(describe(self.config, transport.address))
 
     async def _start_gateway(self) -> None:
+        if self.config.node.mode == "headless":
+            return
         from atmo.gateway.app import build_app
         from atmo.gateway.server import UnixServer
 
@@ -244,7 +255,12 @@ class Node:
 
     async def _start_discovery(self) -> None:
         self._discovery = Discovery(
-            self.config, self.mesh.transport.address, self.mesh.mesh, self._socket_path(), self.mesh.discovered
+            self.config,
+            self.mesh.peer,
+            self.mesh.transport.address,
+            self.mesh.mesh,
+            str(self._socket_path()) if self._gateway is not None else "",
+            self.mesh.discovered,
         )
         await self._discovery.start()
 

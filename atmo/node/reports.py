@@ -36,7 +36,7 @@ def status(node: Node) -> Json:
             "peer": format_peer(mesh_node.peer),
             "pid": os.getpid(),
             "mode": node.config.node.mode,
-            "address": str(mesh_node.transport.address),
+            "address": str(mesh_node.transport.address or "none: standalone"),
             "mesh": format_peer(mesh_node.mesh),
             "labels": node.config.node.labels,
             "home": str(node.config.home),

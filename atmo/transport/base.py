@@ -88,8 +88,8 @@ class Transport(Protocol):
         """Who this end is."""
 
     @property
-    def address(self) -> Multiaddr:
-        """Where this end can be dialled. Known once `start` has returned."""
+    def address(self) -> Multiaddr | None:
+        """Where this end can be dialled, None where nobody can. Known once `start` has returned."""
 
     async def start(self, deliver: Deliver) -> None:
         """Bind and begin to deliver events. Raises PortInUse."""
@@ -124,3 +124,11 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """End all links and free every socket and thread. May be called twice."""
+
+
+class DialableTransport(Transport, Protocol):
+    """A transport that others can dial: every one but a lone node's."""
+
+    @property
+    def address(self) -> Multiaddr:
+        """Known once `start` has returned."""

@@ -18,7 +18,7 @@ from functools import partial
 
 from atmo.errors import PeerUnreachable
 from atmo.ids import Multiaddr, PeerId, format_peer
-from atmo.transport.base import Deliver, DialFailed, Lane, LinkDown, LinkUp, Received, Transport, TransportEvent
+from atmo.transport.base import Deliver, DialableTransport, DialFailed, Lane, LinkDown, LinkUp, Received, TransportEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class _Inlet:
 class FaultyTransport:
     """Implements `atmo.transport.base.Transport`. `faults` may be changed at any time."""
 
-    def __init__(self, inner: Transport, faults: Faults, rng: random.Random) -> None:
+    def __init__(self, inner: DialableTransport, faults: Faults, rng: random.Random) -> None:
         self.inner = inner
         self._faults = faults
         self._rng = rng

@@ -32,11 +32,12 @@ MAX_CARDS = 256
 
 @dataclass(frozen=True, slots=True)
 class NodeCard:
-    """A node that runs on this machine. `api_socket` is where its API listens, empty if it has none."""
+    """A node that runs on this machine. `address` is None for one that keeps to itself; `api_socket` is where its API
+    listens, empty if it has none."""
 
     peer: PeerId
     mesh: MeshId
-    address: Multiaddr
+    address: Multiaddr | None
     pid: int
     name: str
     api_socket: str
@@ -200,7 +201,12 @@ def _same_file(handle: int, path: Path) -> bool:
 def _encode(card: NodeCard) -> bytes:
     return msgspec.json.encode(
         _CardFile(
-            format_peer(card.peer), format_peer(card.mesh), str(card.address), card.pid, card.name, card.api_socket
+            format_peer(card.peer),
+            format_peer(card.mesh),
+            str(card.address or ""),
+            card.pid,
+            card.name,
+            card.api_socket,
         )
     )
 
@@ -211,7 +217,7 @@ def _decode(data: bytes) -> NodeCard | None:
         return NodeCard(
             parse_peer(card.peer),
             MeshId(parse_peer(card.mesh)),
-            parse_multiaddr(card.address),
+            parse_multiaddr(card.address) if card.address else None,
             card.pid,
             card.name,
             card.api_socket,

@@ -23,7 +23,7 @@ from atmo.clock import SystemClock
 from atmo.ids import MeshId, Multiaddr, PeerId, parse_multiaddr
 from atmo.keys import Credential, CurveBinding, CurveKeys, Identity, Passport, issue_credential
 from atmo.transport import sockets, wire
-from atmo.transport.base import Deliver, DialFailed, Lane, LinkDown, LinkUp, Received, Transport, TransportEvent
+from atmo.transport.base import Deliver, DialableTransport, DialFailed, Lane, LinkDown, LinkUp, Received, TransportEvent
 from atmo.transport.faults import NO_FAULTS, Faults, FaultyTransport
 from atmo.transport.memory import MemoryNetwork, MemoryTransport
 from atmo.transport.zeromq import ZmqTransport
@@ -51,7 +51,7 @@ def enrol(root: Identity, identity: Identity | None = None, **dates: Any) -> Mem
 class End:
     """A transport and all it has told."""
 
-    transport: Transport
+    transport: DialableTransport
     events: list[TransportEvent] = field(default_factory=list)
     listener: Deliver | None = None
     bulk_frames: int = 0  # counted by a listener that does not keep them
@@ -122,12 +122,12 @@ class Lab:
             await end.transport.close()
             end.keeps_promises()
 
-    def transport(self, member: Member, root: Identity | None = None, **options: Any) -> Transport:
+    def transport(self, member: Member, root: Identity | None = None, **options: Any) -> DialableTransport:
         return self.transport_of_kind(self.kind, member, root, **options)
 
     def transport_of_kind(
         self, kind: str, member: Member | None = None, root: Identity | None = None, **options: Any
-    ) -> Transport:
+    ) -> DialableTransport:
         member = member or enrol(root or self.root)
         mesh = MeshId((root or self.root).public)
         if kind == "zeromq":

@@ -1,10 +1,10 @@
 """Train atmo-nano on the CPU: `python -m tools.nano.train`.
 
 Conversations are drawn from the seeded stream, sorted by length into batches of about equal tokens, and learned on the
-answers only. Muon and AdamW with a learning rate that warms up, stays, and falls to zero over the last third of the steps. It
-follows the steps, not the clock, so that the run depends on its seed alone (up to the order of additions in the threads
-of torch). A run that was broken off goes on with `--resume`; while the rate is constant, `--steps` may then be changed,
-and the outcome is that of one run with the last value.
+answers only. Muon and AdamW share a learning rate that warms up, stays, and falls to zero over the last third of the
+steps. It follows the steps, not the clock, so that the run depends on its seed alone (up to the order of additions in
+the threads of torch). A run that was broken off goes on with `--resume`; while the rate is constant, `--steps` may then
+be changed, and the outcome is that of one run with the last value.
 """
 
 from __future__ import annotations
