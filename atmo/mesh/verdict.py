@@ -23,6 +23,7 @@ class Reason(enum.Enum):
     OWN = "bears this node's name, but this node did not write it"
     EQUIVOCATES = "contradicts another one of the same version"
     FULL = "finds no room"
+    DEAD = "comes from a node that is taken for dead"
 
     @property
     def culpable(self) -> bool:
