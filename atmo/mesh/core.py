@@ -310,8 +310,8 @@ class Core:
     def _on_summary(self, peer: PeerId, theirs: Summary, now: Moment) -> list[Effect]:
         """Send what the peer lacks, and the own summary if it asks for what this node may lack.
 
-        Of a node whose link was lost nothing is told: it is probably dead, and would live on for a TTL with each
-        newcomer.
+        Of a node whose link was lost nothing is told until it says that it lives: it is probably dead, and would live
+        on for a TTL with each newcomer.
         """
         if now.mono_s - self._compared_s.get(peer, float("-inf")) < SUMMARY_INTERVAL_S:
             return []
@@ -322,7 +322,7 @@ class Core:
             their_generation, their_total = known.get(origin, (0, 0))
             if generation == their_generation and total == their_total:
                 continue
-            if generation >= their_generation and not self._relay.is_lost(origin):
+            if generation >= their_generation and not self.vigil.detector.doubts(origin):
                 missing += self.store.transcript(origin, now)
         effects: list[Effect] = [events.Send(peer, frame) for frame in pack(missing)]
         if theirs.answer:

@@ -198,6 +198,10 @@ class Detector:
     def suspects(self) -> frozenset[PeerId]:
         return frozenset(self._suspects)
 
+    def doubts(self, peer: PeerId) -> bool:
+        """True if this node itself lost it, and has not heard from it since: what it said is better not told on."""
+        return peer in self._losses
+
     def __repr__(self) -> str:
         return f"<Detector {len(self._suspects)} suspects, {len(self._said)} accused, incarnation {self.incarnation}>"
 

@@ -190,6 +190,8 @@ class Sim:
         """The same, and core and network must agree about links: not so while the news of a lost one is on its way."""
         self.validate_cores()
         for node in self.living:
+            if node.backlog is not None:
+                continue  # it has not heard yet
             linked = {self.nodes[other].peer for other in self.network.linked_to(node.number)}
             assert linked >= node.core.links, "a core believes in a link that is not there"
 
