@@ -13,6 +13,7 @@ from atmo.cli.output import table
 
 Json = dict[str, Any]
 
+_HEALTH = {"self": "cyan", "linked": "green", "lost": "yellow", "suspect": "yellow", "dead": "red"}
 _STATES = {"ready": "green", "loading": "yellow", "down": "yellow", "failed": "red"}
 
 
@@ -71,6 +72,9 @@ def mesh(report: Json) -> RenderableType:
             first = index == 0
             cells = [name if first else "", state if first else "", *_offer_cells(offer), rtt if first else ""]
             view.add_row(*cells, *([labels if first else ""] if labelled else []))
+    for node in report.get("dead", ()):
+        dashes = [Text("-", style="dim")] * (5 if labelled else 4)
+        view.add_row(Text(node["name"], style="dim"), Text("dead", style=_HEALTH["dead"]), *dashes)
     count = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}"
     offers = sum(len(node["capabilities"]) for node in nodes)
     offered = f"{offers} capabilit{'ies' if offers != 1 else 'y'}"
@@ -80,12 +84,10 @@ def mesh(report: Json) -> RenderableType:
 
 
 def _node_cells(node: Json) -> tuple[Text, Text, Text, Text]:
-    state, colour = (
-        ("this node", "cyan") if node["self"] else ("linked", "green") if node["linked"] else ("lost", "red")
-    )
+    state = "this node" if node["self"] else node["state"]
     rtt = f"{node['rtt_ms']:.1f} ms" if node["rtt_ms"] is not None else "-"
     labels = " ".join(f"{k}={v}" for k, v in node["labels"].items()) or "-"
-    return Text(node["name"], style="bold"), Text(state, style=colour), Text(rtt), Text(labels)
+    return Text(node["name"], style="bold"), Text(state, style=_HEALTH[node["state"]]), Text(rtt), Text(labels)
 
 
 def _offer_cells(offer: Json | None) -> tuple[Text, Text, Text]:

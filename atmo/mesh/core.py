@@ -6,7 +6,8 @@ Theory of operation. Rows live in `RowStore`; `Author` writes the own ones; `Out
 - A link comes up: the peer is sent the own rows and a summary of the table, and answers with what differs.
 - A row arrives and is news: it goes into the table and, where the mesh is not fully linked, on to others.
 - Every few seconds one random neighbour is asked to compare tables (repair), because the gossip lane may lose frames.
-- A link goes down: `PeerLost` at once, so that nothing is routed there; the rows stay until they expire.
+- A link goes down: `PeerLost` at once, so that nothing is routed there; if the peer does not come back `Vigil` has it
+  accused, and buried if it does not contradict.
 - Somebody sends what no honest peer would send: it is counted, and after some of it the link is ended (`Misbehaved`).
 
 The caller performs the effects in order, and sends a `Tick` at `next_wakeup()` at the latest.
@@ -32,10 +33,11 @@ from atmo.mesh.limits import MAX_ORIGINS
 from atmo.mesh.messages import Revoked, Rows, Summary
 from atmo.mesh.neighbours import Neighbours
 from atmo.mesh.revocations import Revocations
-from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, peek
+from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, peek, read
 from atmo.mesh.rowstore import RowStore
 from atmo.mesh.timing import MeshTiming
 from atmo.mesh.verdict import Applied, Change, Reason, Rejected
+from atmo.mesh.vigil import Vigil
 
 __all__ = ["Core", "MeshTiming"]
 
@@ -72,6 +74,7 @@ class Core:
         self.revocations = Revocations(mesh, revoked)
         self.author = Author(peer, mesh, generation, sign=sign, timing=timing, rng=rng)
         self.neighbours = Neighbours(peer, timing, rng)
+        self.vigil = Vigil(self.store, self.author, peer, timing, rng)
         self._timing = timing
         self._rng = rng
         self._outbox = Outbox(timing.batch_s)
@@ -111,8 +114,10 @@ class Core:
         """What is to be done about it, in this order. Raises LocalProtocolError for a body that exceeds a bound."""
         if self._stopped:
             return []
+        self.vigil.awake(now)
         effects = self._handlers[type(event)](event, now)
         effects += self._keep_time(now)
+        self.vigil.expect(self.next_wakeup())
         return effects
 
     def next_wakeup(self) -> float | None:
@@ -124,6 +129,7 @@ class Core:
             self.author.next_renewal(),
             self._outbox.due_s(),
             self.neighbours.next_due(),
+            self.vigil.next_due(),
             self._repair_s if self._links else None,
         )
         return min((at_s for at_s in times if at_s is not None), default=None)
@@ -144,12 +150,21 @@ class Core:
         """Whatever is due, after every event: a busy node needs no extra wakeups."""
         effects = self._changed(self.store.expire(now), now)
         effects += self._say(self.author.renew(now), now)
+        effects += self._watch(now)
         effects += [events.Dial(address) for address in self.neighbours.due(now.mono_s)]
         if self._repair_s <= now.mono_s and self._links:
             effects.append(self._compare_with_someone())
             self._plan_repair(now)
         effects += [events.Broadcast(frame) for frame in self._outbox.flush(now.mono_s)] if not self._stopped else []
         return effects
+
+    def _watch(self, now: Moment) -> list[Effect]:
+        """What the failure detector found."""
+        found = self.vigil.due(now)
+        for peer in found.forgotten:
+            self.neighbours.node_gone(peer)
+        effects: list[Effect] = [*found.effects, *self._changed(found.changes, now)]
+        return effects + self._say(found.said, now)
 
     def _plan_repair(self, now: Moment) -> None:
         hurry = 1.0 if not self._relay.cut_off(now.mono_s) else HURRY
@@ -170,6 +185,7 @@ class Core:
         self._links[event.peer] = None
         self._relay.link_up(event.peer)
         self.neighbours.link_up(event.peer, event.address)
+        self.vigil.detector.link_up(event.peer, now.mono_s)
         if len(self._links) == 1:
             self._plan_repair(now)
         own = list(pack(self.store.transcript(self.peer, now)))
@@ -185,10 +201,13 @@ class Core:
         if self.store.get(RowId(event.peer, Kind.NODE, "")) is not None:  # if not, it said goodbye
             self._relay.lost(event.peer)
         self.neighbours.link_down(event.peer, now.mono_s)
+        self.vigil.detector.link_down(event.peer, now.mono_s)
         return [events.PeerLost(event.peer)]
 
     def _on_dial_failed(self, event: events.DialFailed, now: Moment) -> list[Effect]:
         self.neighbours.dial_failed(event.address, now.mono_s)
+        if event.address.peer is not None:
+            self.vigil.detector.dial_failed(event.address.peer, now.mono_s)
         return []
 
     def _on_discovered(self, event: events.Discovered, now: Moment) -> list[Effect]:
@@ -217,7 +236,7 @@ class Core:
     # Own rows
 
     def _on_publish(self, event: events.Publish, now: Moment) -> list[Effect]:
-        row = self.author.publish(event.kind, event.key, event.body, now)
+        row = self.author.publish(event.kind, event.key, self.vigil.stamp(event.body), now)
         return self._say([row] if row else [], now)
 
     def _on_withdraw(self, event: events.Withdraw, now: Moment) -> list[Effect]:
@@ -310,6 +329,8 @@ class Core:
             return []
         if rejected.reason is Reason.OWN and rejected.order[0] >= self.generation:
             return self._jump(rejected.order[0], now)
+        if rejected.reason is Reason.DEAD:
+            self.vigil.heard(read(signed, peek(signed)), now)
         if (
             rejected.reason in (Reason.FUTURE, Reason.EXPIRED)
             and rejected.origin == peer
@@ -322,8 +343,8 @@ class Core:
     def _on_summary(self, peer: PeerId, theirs: Summary, now: Moment) -> list[Effect]:
         """Send what the peer lacks, and the own summary if it asks for what this node may lack.
 
-        Of a node whose link was lost nothing is told: it is probably dead, and would live on for a TTL with each
-        newcomer.
+        Of a node whose link was lost nothing is told until it says that it lives: it is probably dead, and would live
+        on for a TTL with each newcomer.
         """
         if now.mono_s - self._compared_s.get(peer, float("-inf")) < SUMMARY_INTERVAL_S:
             return []
@@ -334,7 +355,7 @@ class Core:
             their_generation, their_total = known.get(origin, (0, 0))
             if generation == their_generation and total == their_total:
                 continue
-            if generation >= their_generation and not self._relay.is_lost(origin):
+            if generation >= their_generation and not self.vigil.detector.doubts(origin):
                 missing += self.store.transcript(origin, now)
         effects: list[Effect] = [events.Send(peer, frame) for frame in pack(missing)]
         if theirs.answer:
@@ -345,12 +366,15 @@ class Core:
         if not self._conduct.blame(peer, now.mono_s):
             return []
         self.neighbours.avoid(peer, self._conduct.banned_until_s(peer))
+        self.vigil.detector.excuse(peer)
         return [events.Misbehaved(peer, why)]
 
     # Changes of the table
 
     def _changed(self, changes: list[Change], now: Moment) -> list[Effect]:
         for change in changes:
+            if self.vigil.changed(change, now):
+                self.neighbours.alive(change.id.origin, now.mono_s)
             if change.id.kind is Kind.NODE and change.id.origin != self.peer:
                 self._node_changed(change, now)
         return [events.RowsChanged(tuple(changes))] if changes else []
@@ -359,7 +383,8 @@ class Core:
         peer = change.id.origin
         if change.row is None:
             self._relay.node_gone(peer)
-            self.neighbours.node_gone(peer)
+            if not self.store.is_dead(peer):  # the dead are dialled for a while: they may have been cut off
+                self.neighbours.node_gone(peer)
         elif isinstance(change.row.body, NodeInfo):
             self._relay.node_known(peer, peer in self._links, now.mono_s)
             self.neighbours.told(peer, change.row.body.addresses, now.mono_s)

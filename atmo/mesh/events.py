@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from atmo.ids import Multiaddr, PeerId
@@ -166,6 +167,24 @@ class Equivocated:
     proof: Equivocation
 
 
+class Health(enum.Enum):
+    """What others think of a node. suspect: accused of being dead, has time to contradict; refuted: it contradicted;
+    healed: the accusation was taken back; dead: it did not contradict, and its rows are out of the table."""
+
+    SUSPECT = "suspect"
+    REFUTED = "refuted"
+    HEALED = "healed"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """For people: what the table has to show follows in `RowsChanged`."""
+
+    peer: PeerId
+    health: Health
+
+
 @dataclass(frozen=True, slots=True)
 class ClockOff:
     """A peer's rows cannot be used because its clock and this node's differ too much. off_s: its clock minus ours."""
@@ -193,9 +212,11 @@ Effect = (
     | OwnRowSeen
     | Equivocated
     | ClockOff
+    | HealthChanged
 )
 
 __all__ = [
+    "Banned",
     "Broadcast",
     "Change",
     "ClockOff",
@@ -207,12 +228,16 @@ __all__ = [
     "Equivocated",
     "Event",
     "FrameReceived",
+    "Health",
+    "HealthChanged",
+    "KeyRevoked",
     "LinkDown",
     "LinkUp",
     "Misbehaved",
     "OwnRowSeen",
     "PeerLost",
     "Publish",
+    "Revoke",
     "RowsChanged",
     "Send",
     "Stop",

@@ -77,8 +77,8 @@ class Relay:
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
-        # Known nodes without a link and since when, oldest first. Nodes whose link was lost are not in it: they are
-        # probably gone, and what they said last has reached everyone else as well.
+        # Known nodes without a link and since when, oldest first. Those whose link was lost are not in it: until they
+        # are known to be dead they may be heard by others and hear through others, at once.
         self._strangers: dict[PeerId, float] = {}
         self._lost: set[PeerId] = set()
 
@@ -97,15 +97,13 @@ class Relay:
         """The link of a node that is known went down."""
         self._lost.add(peer)
 
-    def is_lost(self, peer: PeerId) -> bool:
-        """True if there was a link to it, and is none."""
-        return peer in self._lost
-
     def passes_on(self, row: Row, now_s: float) -> bool:
         """True if somebody may not have heard this new row from its origin."""
         return self.cut_off(now_s)
 
     def cut_off(self, now_s: float) -> bool:
         """True if there is a node that cannot be reached from here."""
+        if self._lost:
+            return True
         oldest_s = next(iter(self._strangers.values()), None)
         return oldest_s is not None and now_s - oldest_s >= self._settle_s

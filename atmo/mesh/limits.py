@@ -19,6 +19,8 @@ MAX_ROW_BYTES = 31 << 10
 MAX_ROWS_PER_FRAME = 512
 # Origins in a summary: 50 bytes each, so that it fits into a control frame.
 MAX_ORIGINS = 16_384
+# Nodes that one node accuses at a time: 45 bytes each. More than it can have been linked to.
+MAX_CHARGES = 256
 # The longest a row lives without being renewed. High-water marks outlive it (rowstore.py).
 MAX_TTL_S = 300.0
 

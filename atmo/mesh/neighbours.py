@@ -77,6 +77,13 @@ class Neighbours:
             if not prospect.hints:
                 self._drop(peer)
 
+    def alive(self, peer: PeerId, now_s: float) -> None:
+        """There is news of a peer that seemed dead: dial as if nothing had failed."""
+        prospect = self._prospects.get(peer)
+        if prospect is not None and prospect.addresses:
+            prospect.failures = 0
+            self._consider(peer, now_s)
+
     def link_up(self, peer: PeerId, address: Multiaddr | None) -> None:
         self._linked.add(peer)
         prospect = self._prospects.setdefault(peer, _Prospect())

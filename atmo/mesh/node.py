@@ -109,6 +109,7 @@ class MeshNode:
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
         self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
+        self._dead: set[PeerId] = set()  # their rows go because others say so, not because they left
         self.decisions: OrderedDict[bytes, Decision] = OrderedDict()
         self._clock = clock
         self._rng = np.random.default_rng(rng.getrandbits(64))
@@ -340,8 +341,18 @@ class MeshNode:
             self._complain(
                 "clock", f"The clock of {short(effect.origin)} is {off} of this one's. Set one of them right."
             )
+        elif isinstance(effect, events.HealthChanged):
+            self.note(effect.health.value, self._name(effect.peer))
+            if effect.health is events.Health.DEAD:
+                self._dead.add(effect.peer)
         elif isinstance(effect, events.Equivocated):
             self.note("equivocated", short(effect.origin))
+
+    def _name(self, peer: PeerId) -> str:
+        """As people know it."""
+        index = self.table.find_peer(peer)
+        info = self.table.peers.info.get(index)
+        return f"{info.name} ({short(peer)})" if info is not None and info.name else short(peer)
 
     def _send_frame(self, peer: PeerId, frame: bytes) -> None:
         try:
@@ -357,7 +368,9 @@ class MeshNode:
         if kind is Kind.NODE:
             if body is None:
                 self.table.drop_node(origin)
-                self.note("left", short(origin))
+                if origin not in self._dead:
+                    self.note("left", short(origin))
+                self._dead.discard(origin)
             elif isinstance(body, NodeInfo):
                 self.table.put_node(origin, body)
                 if origin != self.peer and origin not in self.transport.linked():

@@ -18,6 +18,7 @@ from atmo.errors import LocalProtocolError, RemoteProtocolError
 from atmo.ids import MeshId, PeerId
 from atmo.mesh.capability import Capability, Load
 from atmo.mesh.limits import (
+    MAX_CHARGES,
     MAX_ROW_BYTES,
     Address,
     Big,
@@ -44,10 +45,12 @@ class Kind(enum.IntEnum):
     NODE = 1
     CAPABILITY = 2
     GRADIENT = 3
+    SUSPECT = 7  # between them: kinds that are planned
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of a NODE row. labels: such as `residency=eu`; memory in bytes; gpus: names."""
+    """The body of a NODE row. labels: such as `residency=eu`; memory in bytes; gpus: names. incarnation: raised by the
+    node itself when it is accused of being dead (detector.py)."""
 
     name: Name
     addresses: Annotated[tuple[Address, ...], Meta(max_length=16)]
@@ -59,6 +62,7 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     memory_bytes: Big = 0
     gpus: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
     gpu_memory_bytes: Big = 0
+    incarnation: Big = 0
 
 
 class Gradient(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -67,8 +71,27 @@ class Gradient(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     loads: Annotated[tuple[Load, ...], Meta(max_length=256)]
 
 
-Body = NodeInfo | Capability | Gradient
-BODY_TYPES: dict[Kind, type[Body]] = {Kind.NODE: NodeInfo, Kind.CAPABILITY: Capability, Kind.GRADIENT: Gradient}
+class Charge(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An accusation: this life of a node seems to have ended."""
+
+    peer: Key32
+    generation: Order
+    incarnation: Big
+
+
+class Suspicion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of a SUSPECT row: all nodes that its origin accuses at present."""
+
+    charges: Annotated[tuple[Charge, ...], Meta(max_length=MAX_CHARGES)]
+
+
+Body = NodeInfo | Capability | Gradient | Suspicion
+BODY_TYPES: dict[Kind, type[Body]] = {
+    Kind.NODE: NodeInfo,
+    Kind.CAPABILITY: Capability,
+    Kind.GRADIENT: Gradient,
+    Kind.SUSPECT: Suspicion,
+}
 
 
 class RowId(NamedTuple):

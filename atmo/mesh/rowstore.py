@@ -12,6 +12,10 @@ monotonic clock from its arrival. Its *mark* (order and digest) stays until no c
 so a replayed frame changes nothing. Dates only bound how old such a copy may be: clocks of two members may differ by
 the tolerance.
 
+A node that is taken for dead is *buried*: all its rows are out of sight, here and for those who ask, but merged as
+before, so that nothing is lost if it lives. Only a NODE row of a higher incarnation, or a newer generation, brings them
+back (detector.py).
+
 Each received row is checked cheapest first, and no signature is checked for a row that would change nothing:
 size, header, own mesh, known kind, newer than what is known, dates, room, signature, body.
 
@@ -31,7 +35,7 @@ from atmo.ids import MeshId, PeerId
 from atmo.keys import CLOCK_TOLERANCE_S
 from atmo.mesh.agenda import Agenda
 from atmo.mesh.limits import MAX_ORIGINS, MAX_TTL_S
-from atmo.mesh.rows import Kind, Row, RowId, RowPayload, SignedRow, Verify, genuine, peek, read
+from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, RowPayload, SignedRow, Verify, genuine, peek, read
 from atmo.mesh.verdict import Applied, Change, Equivocation, Reason, Rejected
 
 # A copy of a row is acceptable until issued + ttl + tolerance, and it was accepted at issued - tolerance at the
@@ -78,6 +82,7 @@ class _Origin:
     rows: dict[Slot, _Held] = field(default_factory=dict)
     marks: dict[Slot, _Mark] = field(default_factory=dict)
     sum: int = 0  # of the rows' digests, 53 bits; adding and taking away keeps it current
+    buried: int | None = None  # the incarnation in which it is taken for dead
 
     def hold(self, slot: Slot, held: _Held) -> None:
         self.rows[slot] = held
@@ -137,6 +142,14 @@ class RowStore:
         assert isinstance(taken, Applied)
         return taken.changes
 
+    def bury(self, origin: PeerId) -> tuple[Change, ...]:
+        """The origin is dead, in its present life: nothing it said counts any more."""
+        record, life = self._origins.get(origin), self.life(origin)
+        if record is None or life is None or record.buried is not None:
+            return ()
+        record.buried = life[1]
+        return tuple(Change(held.row.id, None, held.row) for held in record.rows.values())
+
     def expire(self, now: Moment) -> list[Change]:
         """Drop rows that were not renewed in time, and forget marks that nothing can need any more."""
         looks = (self._look(origin, slot, now.mono_s) for origin, slot in self._agenda.take_due(now.mono_s))
@@ -158,17 +171,42 @@ class RowStore:
 
     def get(self, row_id: RowId) -> Row | None:
         record = self._origins.get(row_id.origin)
-        held = record.rows.get((row_id.kind, row_id.key)) if record else None
+        held = record.rows.get((row_id.kind, row_id.key)) if record and record.buried is None else None
         return held.row if held else None
 
     def rows(self, kind: Kind | None = None, origin: PeerId | None = None) -> Iterator[Row]:
         """The live rows, of one kind or of one origin if asked so, in no particular order."""
         for peer, record in self._origins.items():
-            if origin is None or peer == origin:
+            if record.buried is None and (origin is None or peer == origin):
                 yield from (held.row for slot, held in record.rows.items() if kind is None or slot[0] is kind)
 
+    def life(self, origin: PeerId) -> tuple[int, int] | None:
+        """Generation and incarnation of a node, None if neither its NODE row nor its grave is here."""
+        record = self._origins.get(origin)
+        held = record.rows.get((Kind.NODE, "")) if record else None
+        if record is not None and record.buried is not None:
+            return record.generation, record.buried
+        if record is None or held is None or not isinstance(held.row.body, NodeInfo):
+            return None
+        return record.generation, held.row.body.incarnation
+
+    def is_dead(self, origin: PeerId) -> bool:
+        record = self._origins.get(origin)
+        return record is not None and record.buried is not None
+
+    def epitaph(self, origin: PeerId) -> NodeInfo | None:
+        """What a dead node said of itself; None once that has expired."""
+        record = self._origins.get(origin)
+        held = record.rows.get((Kind.NODE, "")) if record is not None and record.buried is not None else None
+        return held.row.body if held is not None and isinstance(held.row.body, NodeInfo) else None
+
+    def population(self) -> int:
+        """Origins with rows that count."""
+        return sum(1 for record in self._origins.values() if record.rows and record.buried is None)
+
     def summary(self) -> tuple[tuple[PeerId, int, int], ...]:
-        """(origin, generation, sum over its live rows) of every origin: equal entries mean equal rows."""
+        """(origin, generation, sum over its live rows) of every origin: equal entries mean equal rows. Rows of the
+        dead are counted in: whoever has the same of them has nothing to tell."""
         return tuple([(origin, record.generation, record.sum) for origin, record in self._origins.items()])
 
     def transcript(self, origin: PeerId, now: Moment) -> Iterator[SignedRow]:
@@ -178,6 +216,8 @@ class RowStore:
         for another TTL.
         """
         record = self._origins.get(origin)
+        if record is not None and record.buried is not None:
+            return
         for slot, mark in record.marks.items() if record else ():
             held = record.rows.get(slot) if record else None
             if held is not None and held.expires_s - now.mono_s >= held.row.ttl_s / 4:
@@ -199,10 +239,10 @@ class RowStore:
         return hashlib.sha256(b"".join(sorted(digest(row.signed) for row in self.rows()))).digest()
 
     def __len__(self) -> int:
-        return sum(len(record.rows) for record in self._origins.values())
+        return sum(len(record.rows) for record in self._origins.values() if record.buried is None)
 
     def __repr__(self) -> str:
-        tombstones = sum(len(record.marks) for record in self._origins.values()) - len(self)
+        tombstones = sum(len(record.marks) - len(record.rows) for record in self._origins.values())
         return f"<RowStore {len(self)} rows of {len(self._origins)} origins, {tombstones} tombstones>"
 
     # The pipeline
@@ -276,9 +316,20 @@ class RowStore:
             record.hold(slot, _Held(row, expires_s))
             look_s = min(look_s, expires_s)
         self._agenda.put_if_sooner((row.id.origin, slot), look_s)
+        if record.buried is not None:
+            return self._at_the_grave(record, row, proof)
         if row.body is not None or old is not None:
             changes.append(Change(row.id, row if row.body is not None else None, old))
         return Applied(row, tuple(changes), proof)
+
+    def _at_the_grave(self, record: _Origin, row: Row, proof: Equivocation | None) -> Applied | Rejected:
+        """A row of a dead origin was merged: either it is its refutation, which brings all its rows back, or nothing
+        to be seen."""
+        assert record.buried is not None
+        if not isinstance(row.body, NodeInfo) or row.body.incarnation <= record.buried:
+            return Rejected(Reason.DEAD, row.id.origin, row.order, equivocation=proof)
+        record.buried = None
+        return Applied(row, tuple(Change(held.row.id, held.row, None) for held in record.rows.values()), proof)
 
     def _enter_generation(self, row: Row) -> tuple[_Origin, dict[Slot, Row]]:
         """The record of the row's generation, and the rows of an earlier life that it voids."""
@@ -288,7 +339,8 @@ class RowStore:
                 record.newest = row
             return record, {}
         fresh = self._origins[row.id.origin] = _Origin(row.generation, row)
-        return fresh, {slot: held.row for slot, held in record.rows.items()} if record else {}
+        seen = record.rows if record is not None and record.buried is None else {}
+        return fresh, {slot: held.row for slot, held in seen.items()}
 
     def _prove(self, origin: PeerId, proof: Equivocation) -> Equivocation | None:
         """Keep one proof for each origin. None if there was one already, or no room for it."""
@@ -316,7 +368,7 @@ class RowStore:
             del record.marks[slot]
             if not record.marks:
                 del self._origins[origin]
-        return Change(gone.id, None, gone) if gone is not None else None
+        return Change(gone.id, None, gone) if gone is not None and record.buried is None else None
 
     def validate(self) -> None:
         """Raises AssertionError if an invariant does not hold."""

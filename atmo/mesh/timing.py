@@ -15,7 +15,8 @@ class MeshTiming:
     it counts as unreachable from here. dial_timeout_s: a dial that has no outcome by then has failed. redial_min_s,
     redial_max_s: the wait after the first failed dial, doubled with each further one up to the latter, times 0.5 to 1
     at random. courtesy_s: of two nodes that learn of each other the one with the higher key waits so long before it
-    dials.
+    dials. probe_s: how long after the loss of a link its peer may take to be back before it is accused. suspicion_s:
+    how long the accused has to contradict, at the least (suspicion.py).
     """
 
     batch_s: float = 0.1  # design: below what a person notices, above the spacing of a burst
@@ -28,10 +29,14 @@ class MeshTiming:
     redial_min_s: float = 0.5
     redial_max_s: float = 60.0
     courtesy_s: float = 0.3
+    suspect_ttl_s: float = 30.0
+    probe_s: float = 1.5  # two dials: the first after half a second, and time for its handshake
+    suspicion_s: float = 4.0  # memberlist, LAN: SuspicionMult 4, ProbeInterval 1 s
 
     def ttl_s(self, kind: Kind) -> float:
         return {
             Kind.NODE: self.node_ttl_s,
             Kind.CAPABILITY: self.capability_ttl_s,
             Kind.GRADIENT: self.gradient_ttl_s,
+            Kind.SUSPECT: self.suspect_ttl_s,
         }[kind]

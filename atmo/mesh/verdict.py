@@ -24,6 +24,7 @@ class Reason(enum.Enum):
     EQUIVOCATES = "contradicts another one of the same version"
     FULL = "finds no room"
     REVOKED = "comes from a peer that was revoked"
+    DEAD = "comes from a node that is taken for dead"
 
     @property
     def culpable(self) -> bool:

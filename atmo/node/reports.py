@@ -52,7 +52,7 @@ def status(node: Node) -> Json:
 
 
 def mesh(node: Node) -> Json:
-    """Every node whose NODE row is known, with its capabilities and load; and what happened lately."""
+    """Every node whose NODE row is known, with its capabilities and load; who died lately; and what happened lately."""
     mesh_node = node.mesh
     linked = mesh_node.transport.linked()
     nodes = [
@@ -63,6 +63,10 @@ def mesh(node: Node) -> Json:
     return {
         "mesh": format_peer(mesh_node.mesh),
         "nodes": nodes,
+        "dead": [
+            {"peer": format_peer(peer), "name": info.name, "state": "dead", "labels": dict(info.labels)}
+            for peer, info in mesh_node.core.vigil.epitaphs()
+        ],
         "events": [{"at_s": at, "what": what, "about": about} for at, what, about in mesh_node.recent],
         "problems": node.problems(),
     }
@@ -98,6 +102,7 @@ def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[P
         "name": info.name,
         "self": peer == mesh_node.peer,
         "linked": peer in linked,
+        "state": _state(mesh_node, peer, linked),
         "addresses": info.addresses,
         "mode": info.mode,
         "software": info.software,
@@ -139,6 +144,14 @@ def members(node: Node) -> Json:
     ]
     owner = node.mesh_home.root is not None
     return {"mesh": format_peer(mesh_node.mesh), "owner": owner, "members": rows, "invites": invites}
+
+
+def _state(mesh_node: MeshNode, peer: PeerId, linked: frozenset[PeerId]) -> str:
+    if peer == mesh_node.peer:
+        return "self"
+    if peer in linked:
+        return "linked"
+    return "suspect" if peer in mesh_node.core.vigil.detector.suspects() else "lost"
 
 
 def models(node: Node) -> Json:

@@ -251,7 +251,7 @@ def test_messages_that_are_not_rows_are_handed_over(bench: Bench) -> None:
     assert effects == [events.Deliver(PEER.public, cancel)]
 
 
-def test_a_lost_peer_is_reported_at_once_and_its_rows_expire_later(bench: Bench) -> None:
+def test_a_lost_peer_is_reported_at_once_and_buried_later(bench: Bench) -> None:
     bench.link()
     bench.hear(bench.write(PEER, node("peer")))
 
@@ -259,8 +259,14 @@ def test_a_lost_peer_is_reported_at_once_and_its_rows_expire_later(bench: Bench)
     assert effects == [events.PeerLost(PEER.public)]
     assert len(bench.core.store) == 1
 
-    (changed,) = only(events.RowsChanged, bench.after(61.0))
-    assert changed.changes[0].row is None
+    effects = bench.after(TIMING.probe_s + TIMING.suspicion_s)
+    assert [found.health for found in only(events.HealthChanged, effects)] == [
+        events.Health.SUSPECT,
+        events.Health.DEAD,
+    ]
+    buried = [change for changed in only(events.RowsChanged, effects) for change in changed.changes]
+    assert [change.row for change in buried if change.id.origin == PEER.public] == [None]
+    assert len(bench.core.store) == 1  # what this node says against it
 
 
 # Who does not behave

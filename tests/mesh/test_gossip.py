@@ -66,12 +66,14 @@ def test_rows_are_passed_on_only_while_a_known_node_cannot_be_reached() -> None:
     assert not relay.passes_on(row(1), 20.0)
 
 
-def test_a_node_that_was_lost_is_no_reason_to_pass_on() -> None:
+def test_rows_are_passed_on_from_the_loss_of_a_node_until_it_is_known_to_be_gone() -> None:
     relay = Relay(settle_s=2.0)
     relay.link_up(OTHER.public)
     relay.lost(OTHER.public)
     relay.node_known(OTHER.public, False, 10.0)
+    assert relay.passes_on(row(1), 10.0)  # it may contradict, and only others hear it
 
+    relay.node_gone(OTHER.public)
     assert not relay.passes_on(row(1), 100.0)
 
 

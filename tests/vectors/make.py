@@ -33,7 +33,7 @@ from atmo.mesh.messages import (
     Turn,
     Vectors,
 )
-from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, Row, RowId, seal
+from atmo.mesh.rows import Body, Charge, Gradient, Kind, NodeInfo, Row, RowId, Suspicion, seal
 
 FILE = Path(__file__).with_name("protocol-1.json")
 ORIGIN = Identity(bytes(range(32)))
@@ -72,6 +72,12 @@ BODIES: dict[str, tuple[Kind, str, Body | None]] = {
         ),
     ),
     "row gradient": (Kind.GRADIENT, "", Gradient((LOAD,))),
+    "row suspect": (Kind.SUSPECT, "", Suspicion((Charge(bytes(range(64, 96)), 5, 2),))),
+    "row node, accused once": (
+        Kind.NODE,
+        "",
+        NodeInfo(name="büro", addresses=(), mode="provider", software="-", incarnation=1),
+    ),
     "row withdrawn": (Kind.CAPABILITY, "atmo:chat:nano", None),
 }
 

@@ -18,7 +18,7 @@ class Conditions:
 
     loss: share of gossip frames that vanish. setup_rtts: round trips from dial to link (door, handshake, hello).
     slow_join_ms: after a link came up, how long gossip is lost on it. heartbeat_ms: how long a silent peer goes
-    unnoticed.
+    unnoticed. dial_ms: after it, a dial to one who does not answer has failed.
     """
 
     min_ms: float = 1.0
@@ -28,6 +28,7 @@ class Conditions:
     setup_rtts: float = 4.0
     slow_join_ms: float = 0.0  # the transport uses the control lane until a subscription flows; not all might
     heartbeat_ms: float = 1500.0
+    dial_ms: float = 5000.0
 
 
 Pair = tuple[int, int]
@@ -59,11 +60,19 @@ class Network:
         self._base_s: dict[Pair, float] = {}
         self._cut: dict[Pair, None] = {}
         self._island: dict[int, int] = {}
+        self._deaf: dict[Pair, None] = {}  # (from, to): nothing arrives in that direction
         self._linked: dict[int, dict[int, None]] = {}
         self._serial = 0
 
     def blocked(self, a: int, b: int) -> bool:
-        return pair(a, b) in self._cut or self._island.get(a, 0) != self._island.get(b, 0)
+        """True if no link can live: TCP needs both directions."""
+        return self.silent(a, b) or self.silent(b, a)
+
+    def silent(self, source: int, target: int) -> bool:
+        """True if nothing of the source arrives at the target."""
+        if pair(source, target) in self._cut or (source, target) in self._deaf:
+            return True
+        return self._island.get(source, 0) != self._island.get(target, 0)
 
     def latency_s(self, a: int, b: int) -> float:
         given = self.conditions
@@ -107,11 +116,16 @@ class Network:
     def cut(self, a: int, b: int) -> None:
         self._cut[pair(a, b)] = None
 
+    def deafen(self, source: int, target: int) -> None:
+        """The target hears nothing of the source any more; the source still hears the target."""
+        self._deaf[source, target] = None
+
     def partition(self, islands: list[list[int]]) -> None:
         self._island = {node: number for number, island in enumerate(islands) for node in island}
 
     def heal(self) -> None:
         self._cut.clear()
+        self._deaf.clear()
         self._island.clear()
 
     def _count(self, frame: bytes) -> None:

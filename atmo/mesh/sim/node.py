@@ -11,7 +11,7 @@ from atmo.ids import MeshId, Multiaddr, PeerId
 from atmo.keys import Identity
 from atmo.keys import verify as verify_ed25519
 from atmo.mesh.core import Core
-from atmo.mesh.events import Deliver, Effect, RowsChanged
+from atmo.mesh.events import Deliver, Effect, Event, RowsChanged
 from atmo.mesh.rows import Sign, Verify
 from atmo.mesh.timing import MeshTiming
 
@@ -38,6 +38,7 @@ class SimNode:
         self.reachable = True
         self.alive = True
         self.skew_s = 0.0
+        self.backlog: list[Event] | None = None  # what happened to it while it was paused; None while it runs
         self.generation = 0
         self.wakes_s: float | None = None  # when its next Tick is scheduled
         self.delivered: list[Deliver] = []
@@ -53,6 +54,7 @@ class SimNode:
     def start(self, generation: int) -> None:
         """A new life: nothing is remembered but the key."""
         self.alive = True
+        self.backlog = None
         self.generation = generation
         self.wakes_s = None
         self.core = Core(

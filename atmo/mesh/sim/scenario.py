@@ -122,6 +122,9 @@ class Sim:
         """Let an event happen to a node now, and carry out what it wants done."""
         if not node.alive:
             return
+        if node.backlog is not None:
+            node.backlog.append(event)
+            return
         self.handled += 1
         self._note(node, event)
         for effect in node.core.handle(event, node.moment(self.time_s)):
@@ -187,6 +190,8 @@ class Sim:
         """The same, and core and network must agree about links: not so while the news of a lost one is on its way."""
         self.validate_cores()
         for node in self.living:
+            if node.backlog is not None:
+                continue  # it has not heard yet
             linked = {self.nodes[other].peer for other in self.network.linked_to(node.number)}
             assert linked >= node.core.links, "a core believes in a link that is not there"
 
@@ -221,7 +226,7 @@ class Sim:
 
     def _arrive(self, source: SimNode, target: SimNode, link: Link, frame: bytes, gossip: bool) -> None:
         key = pair(source.number, target.number)
-        if self.network.links.get(key) is link and not self.network.blocked(*key):
+        if self.network.links.get(key) is link and not self.network.silent(source.number, target.number):
             self.tell(target, events.FrameReceived(source.peer, gossip, frame))
 
     def _dial(self, node: SimNode, dial: events.Dial) -> None:
@@ -237,7 +242,10 @@ class Sim:
         """The end of a dial. Of two that crossed the first makes the link, the second finds it made."""
         key = pair(node.number, target.number)
         same_lives = node.alive and node.generation == ours and target.alive and target.generation == theirs
-        if not same_lives or self.network.blocked(*key):
+        if same_lives and target.backlog is not None:  # its kernel accepts the connection, and nobody answers
+            patience_s = self.network.conditions.dial_ms / 1e3
+            self._at(self.time_s + patience_s, self.tell, node, events.DialFailed(dial.address))
+        elif not same_lives or self.network.blocked(*key):
             if node.generation == ours:
                 self.tell(node, events.DialFailed(dial.address))
         elif key not in self.network.links:
