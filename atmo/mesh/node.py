@@ -8,26 +8,27 @@ same path without a socket.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import aclosing
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 import structlog
 
 from atmo.clock import Clock, moment
-from atmo.errors import NoRoute, TransportError
+from atmo.errors import TransportError
 from atmo.ids import KEY_BYTES, MeshId, Multiaddr, PeerId, format_peer, short
 from atmo.keys import Identity, Passport, Sealed, check_revocation, verify
 from atmo.mesh import calls, core, events
+from atmo.mesh.asking import Asking, Job, Routed
 from atmo.mesh.capability import Capability
 from atmo.mesh.codec import encode
 from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
-from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Sampling, Scores, Turn, Vectors
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
 from atmo.mesh.query import Query
 from atmo.mesh.routing import decide
 from atmo.mesh.rows import Gradient, Kind, NodeInfo
@@ -40,44 +41,12 @@ from atmo.trust import Trust
 
 log = structlog.get_logger("atmo.mesh")
 
-# Decisions kept for `explain`. About 2 kB each.
-DECISIONS_KEPT = 1000
 # Load is told at once when it changes, and then at most so often.
 LOAD_INTERVAL_S = 0.25
 # The path's latency is read from the transport so often, if anything happens at all.
 RTT_INTERVAL_S = 1.0
 # Events kept for those who watch.
 EVENTS_KEPT = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request as its user states it. timeout_s: how long it may take in all."""
-
-    turns: tuple[Turn, ...]
-    query: Query
-    sampling: Sampling = field(default_factory=Sampling)
-    timeout_s: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Routed:
-    """The first reply, and again after each failed attempt: where the request goes. `because` is empty the first
-    time."""
-
-    request_id: bytes
-    decision: Decision
-    because: str = ""
-
-
-@dataclass(slots=True)
-class _Open:
-    """A call with its reader."""
-
-    call: calls.Call
-    query: Query
-    replies: asyncio.Queue[Routed | Answer | calls.End] = field(default_factory=asyncio.Queue)
-    timer: asyncio.TimerHandle | None = None
 
 
 class MeshNode:
@@ -105,12 +74,12 @@ class MeshNode:
         self.table = RoutingTable()
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit)
+        self.asking = Asking(clock, self.route, self._transmit, self._learn)
         self.problems: dict[str, str] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
         self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
         self._dead: set[PeerId] = set()  # their rows go because others say so, not because they left
-        self.decisions: OrderedDict[bytes, Decision] = OrderedDict()
         self._clock = clock
         self._rng = np.random.default_rng(rng.getrandbits(64))
         self._on_generation = on_generation
@@ -130,7 +99,6 @@ class MeshNode:
         self._asks_others = asks_others
         self._on_revoked = on_revoked
         self._passports: dict[PeerId, Passport] = {}
-        self._open: dict[bytes, _Open] = {}
         self._wake: asyncio.TimerHandle | None = None
         self._load_timer: asyncio.TimerHandle | None = None
         self._load_told_s = float("-inf")
@@ -190,27 +158,9 @@ class MeshNode:
         Raises NoRoute, RequestError and its children, or what the engine raised. Closing the generator cancels the
         work.
         """
-        now_s = self._clock.now()
-        call = calls.Call(os.urandom(16), job.turns, job.sampling, now_s + job.timeout_s)
-        opened = _Open(call, job.query)
-        decision = self.route(job.query)
-        self._open[call.id] = opened
-        opened.timer = asyncio.get_running_loop().call_later(job.timeout_s, self._expire, call.id)
-        try:
-            self._assign(opened, decision, "")
-            while True:
-                item = await opened.replies.get()
-                if isinstance(item, calls.End):
-                    if item.error is not None:
-                        raise item.error
-                    return
-                yield item
-                if not isinstance(item, Routed):
-                    self._carry_out(opened, call.consumed(1))
-        finally:
-            self._carry_out(opened, call.cancel())
-            opened.timer.cancel()
-            self._open.pop(call.id, None)
+        async with aclosing(self.asking.ask(job)) as replies:
+            async for reply in replies:
+                yield reply
 
     async def stop(self) -> None:
         """Withdraw everything, end all requests, close the sockets."""
@@ -289,8 +239,7 @@ class MeshNode:
         self.table.mark_lost(event.peer)
         self.serving.peer_lost(event.peer)
         self._handle(events.LinkDown(event.peer, event.reason))
-        for opened in list(self._open.values()):
-            self._carry_out(opened, opened.call.peer_lost(event.peer, event.reason))
+        self.asking.peer_lost(event.peer, event.reason)
 
     def _handle(self, event: events.Event) -> None:
         now = moment(self._clock)
@@ -402,60 +351,17 @@ class MeshNode:
             self.transport.send(peer, encode(message))
         except TransportError as error:
             if isinstance(message, Ask):
-                asyncio.get_running_loop().call_soon(self._not_asked, message.id, peer, error.message)
-
-    def _not_asked(self, request_id: bytes, peer: PeerId, why: str) -> None:
-        opened = self._open.get(request_id)
-        if opened is not None:
-            self._carry_out(opened, opened.call.peer_lost(peer, why))
+                asyncio.get_running_loop().call_soon(self.asking.not_sent, message.id, peer, error.message)
 
     def _on_message(self, peer: PeerId, message: AnyMessage) -> None:
         if isinstance(message, Part | Vectors | Scores | Done | Failed):
-            opened = self._open.get(message.id)
-            if opened is not None:
-                self._carry_out(opened, opened.call.receive(peer, message, self._clock.now()))
+            self.asking.receive(peer, message)
         elif isinstance(message, Ask):
             self.serving.ask(peer, message)
         elif isinstance(message, Grant):
             self.serving.grant(peer, message)
         elif isinstance(message, Cancel):
             self.serving.cancel(peer, message)
-
-    def _assign(self, opened: _Open, decision: Decision, because: str) -> None:
-        self.decisions[opened.call.id] = decision
-        while len(self.decisions) > DECISIONS_KEPT:
-            self.decisions.popitem(last=False)
-        opened.replies.put_nowait(Routed(opened.call.id, decision, because))
-        self._carry_out(opened, opened.call.assign(decision.peer, decision.capability, self._clock.now()))
-
-    def _carry_out(self, opened: _Open, effects: list[calls.Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, calls.Emit):
-                opened.replies.put_nowait(effect.item)
-            elif isinstance(effect, calls.Transmit):
-                self._transmit(effect.peer, effect.message)
-            elif isinstance(effect, calls.Observe):
-                self._learn(effect)
-            elif isinstance(effect, calls.End):
-                opened.replies.put_nowait(effect)
-            else:
-                self._choose_again(opened, effect)
-
-    def _choose_again(self, opened: _Open, wanted: calls.Choose) -> None:
-        query = replace(opened.query, exclude=frozenset(opened.call.tried))
-        try:
-            decision = self.route(query)
-        except NoRoute as no_other:
-            last = wanted.because
-            last.hint = f"{last.hint} No other node can take it: {no_other.message}".strip()
-            self._carry_out(opened, opened.call.abandon(last))
-        else:
-            self._assign(opened, decision, wanted.because.message)
-
-    def _expire(self, request_id: bytes) -> None:
-        opened = self._open.get(request_id)
-        if opened is not None:
-            self._carry_out(opened, opened.call.expire(max(self._clock.now(), opened.call.deadline_s)))
 
     def _learn(self, seen: calls.Observe) -> None:
         now_s = self._clock.now()

@@ -24,8 +24,9 @@ from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.ids import format_peer, parse_multiaddr, parse_peer
 from atmo.keys import issue_revocation
+from atmo.mesh.asking import Job, Routed
 from atmo.mesh.messages import Sampling, Turn
-from atmo.mesh.node import Job, MeshNode, Routed
+from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.service import Finished, Labels, Text
 from atmo.node import reports
@@ -155,7 +156,7 @@ class Node:
 
     def explained(self, request_id: str) -> Json:
         try:
-            decision = self.mesh.decisions[bytes.fromhex(request_id)]
+            decision = self.mesh.asking.decisions[bytes.fromhex(request_id)]
         except (ValueError, KeyError):
             raise UsageError(
                 f"There is no decision for request {request_id[:64]!r}.",

@@ -12,9 +12,10 @@ import numpy as np
 from atmo.ids import PeerId, format_peer
 from atmo.keys import check_invite
 from atmo.mesh import explain
+from atmo.mesh.asking import Routed
 from atmo.mesh.capability import Capability
 from atmo.mesh.decision import Decision
-from atmo.mesh.node import MeshNode, Routed
+from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.rows import Gradient, Kind, NodeInfo, RowId
 from atmo.mesh.service import Finished
