@@ -56,6 +56,9 @@ WEIGHTS = {
     "copying": 9.0,
     "unknown": 4.5,
 }
+# After so many conversations copying is learned, and the room goes to sums, which are learned last.
+LATER_AFTER = 72_000
+LATER = WEIGHTS | {"arithmetic": 36.0, "copying": 2.5, "summaries": 2.5, "atmosphere": 6.0, "small talk": 4.0}
 FAR_LANDS = wordings(
     "Mongolia|Nepal|Bolivia|Ghana|Senegal|Laos|Cambodia|Fiji|Oman|Qatar|Malta|Estonia|Latvia|Lithuania|Albania|Serbia"
     "|Croatia|Slovenia|Slovakia|Georgia|Armenia|Iran|Iraq|Pakistan|Bangladesh|Sri Lanka|Uganda|Tanzania|Zambia|Angola"
@@ -131,6 +134,7 @@ class Stream:
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
         self._noise = Noise(self._rng)
+        self._drawn = 0  # conversations
         self._forbidden = {normal(q.text) for q in held_out()}
         self._facts: dict[str, list[Fact]] = {}
         for fact in all_facts():
@@ -153,6 +157,7 @@ class Stream:
 
     def conversation(self) -> list[Message]:
         rng = self._rng
+        self._drawn += 1
         out: list[Message] = [("system", rng.choice(SYSTEM_PROMPTS))] if rng.random() < 0.08 else []
         if rng.random() < 0.06:
             return out + self._leaning()
@@ -168,7 +173,8 @@ class Stream:
     def _turn(self, alone: bool) -> tuple[str, str]:
         rng = self._rng
         while True:
-            topic = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            weights = WEIGHTS if self._drawn <= LATER_AFTER else LATER
+            topic = rng.choices(list(weights), list(weights.values()))[0]
             if topic in self._special:
                 question, answer = self._special[topic]()
             else:
