@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +105,13 @@ async def mesh(count: int, hosts: Sequence[tuple[str, Sequence[str]]] = ()) -> A
     """So many members, each told where the first is. hosts: for each the address to bind, and the command to start it
     with (such as `ip netns exec NAME`)."""
     root = Identity.generate().secret.hex()
-    async with AsyncExitStack() as stack:
-        members = []
+    members: list[Member] = []
+    try:
         for number in range(count):
             host, prefix = hosts[number] if hosts else ("127.0.0.1", ())
             member = Member(await _start(prefix))
-            stack.push_async_callback(member.close)
-            member.do(root=root, host=host, notes=True)
             members.append(member)
+            member.do(root=root, host=host, notes=True)
         for member in members:
             ready = await eventually(lambda member=member: member.last("ready"), "a node is up", 60.0)  # type: ignore[misc]
             member.address = ready["address"]
@@ -122,6 +121,8 @@ async def mesh(count: int, hosts: Sequence[tuple[str, Sequence[str]]] = ()) -> A
         for member in members[1:]:
             member.do(do="dial", addresses=[members[0].address])
         yield members
+    finally:
+        await asyncio.gather(*(member.close() for member in members))
 
 
 async def _start(prefix: Sequence[str]) -> asyncio.subprocess.Process:
