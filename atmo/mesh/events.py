@@ -14,10 +14,11 @@ from atmo.mesh.verdict import Change, Equivocation
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """A peer is linked. `address` is where it can be dialled, None if nobody knows."""
+    """A peer is linked. `address` is where it can be dialled, None if nobody knows; outbound: this node dialled."""
 
     peer: PeerId
     address: Multiaddr | None
+    outbound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,14 @@ class Discovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """A request is for this peer: there has to be a link, until `needed` is False as often as it was True."""
+
+    peer: PeerId
+    needed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The time that `next_wakeup` named has come, or any other time."""
 
@@ -74,7 +83,7 @@ class Stop:
     """The node is about to leave: withdraw all it said."""
 
 
-Event = LinkUp | LinkDown | DialFailed | FrameReceived | Publish | Withdraw | Discovered | Tick | Stop
+Event = LinkUp | LinkDown | DialFailed | FrameReceived | Publish | Withdraw | Discovered | Want | Tick | Stop
 
 # Effects
 
@@ -99,6 +108,14 @@ class Dial:
     """Try to link. Told of the outcome by `LinkUp` or `DialFailed`."""
 
     address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """End the link with a peer that has done nothing wrong: `LinkDown` follows."""
+
+    peer: PeerId
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +176,19 @@ class ClockOff:
     off_s: float
 
 
-Effect = Send | Broadcast | Dial | RowsChanged | Deliver | PeerLost | Misbehaved | OwnRowSeen | Equivocated | ClockOff
+Effect = (
+    Send
+    | Broadcast
+    | Dial
+    | HangUp
+    | RowsChanged
+    | Deliver
+    | PeerLost
+    | Misbehaved
+    | OwnRowSeen
+    | Equivocated
+    | ClockOff
+)
 
 __all__ = [
     "Broadcast",
@@ -173,6 +202,7 @@ __all__ = [
     "Equivocated",
     "Event",
     "FrameReceived",
+    "HangUp",
     "LinkDown",
     "LinkUp",
     "Misbehaved",
@@ -183,5 +213,6 @@ __all__ = [
     "Send",
     "Stop",
     "Tick",
+    "Want",
     "Withdraw",
 ]
