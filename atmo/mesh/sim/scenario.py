@@ -15,6 +15,7 @@ from typing import Any
 from atmo.ids import MeshId, PeerId
 from atmo.mesh import events
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
+from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, RowId
 from atmo.mesh.sim.network import Conditions, Link, Network, pair
 from atmo.mesh.sim.node import SimNode
@@ -35,6 +36,7 @@ class Sim:
         seed: int = 1,
         conditions: Conditions | None = None,
         timing: MeshTiming | None = None,
+        sizes: ViewSizes | None = None,
         real_keys: bool = False,
     ) -> None:
         self.time_s = 0.0
@@ -44,6 +46,7 @@ class Sim:
         self.network = Network(conditions or Conditions(), Random(f"network {seed}"))  # noqa: S311 - repeatable
         self._seed = seed
         self._timing = timing or MeshTiming()
+        self._sizes = sizes or ViewSizes()
         self._real_keys = real_keys
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
@@ -58,7 +61,7 @@ class Sim:
         """More nodes. Each publishes what it is and dials the first; the rest is the protocol's business."""
         added = []
         for _ in range(n):
-            node = SimNode(len(self.nodes), self.mesh, self._seed, self._timing, real_keys=self._real_keys)
+            node = SimNode(len(self.nodes), self.mesh, self._seed, self._timing, self._sizes, real_keys=self._real_keys)
             node.reachable = reachable
             self.nodes.append(node)
             self._by_peer[node.peer] = node
@@ -212,6 +215,8 @@ class Sim:
                 self._publish_to(node, self.nodes[number], effect.frame)
         elif isinstance(effect, events.Dial):
             self._dial(node, effect)
+        elif isinstance(effect, events.HangUp):
+            self._at(self.time_s, self._unlink, node, self._by_peer[effect.peer], effect.reason)
         elif isinstance(effect, events.Misbehaved):
             node.remember(self.time_s, effect)
             self._at(self.time_s, self._unlink, node, self._by_peer[effect.peer], effect.reason)
@@ -250,7 +255,7 @@ class Sim:
                 self.tell(node, events.DialFailed(dial.address))
         elif key not in self.network.links:
             self.network.open(*key, self.time_s)
-            self.tell(node, events.LinkUp(target.peer, target.address))
+            self.tell(node, events.LinkUp(target.peer, target.address, outbound=True))
             self.tell(target, events.LinkUp(node.peer, node.address if node.reachable else None))
 
     def _unlink(self, a: SimNode, b: SimNode, reason: str) -> None:
