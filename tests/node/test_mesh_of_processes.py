@@ -10,14 +10,19 @@ import pytest
 
 from atmo.mesh.suspicion import patience_s
 from atmo.mesh.timing import MeshTiming
-from tests.node.members import Member, eventually, know, mesh
+from tests.node.members import Member, Strain, eventually, know, mesh
 
 NODES = 24
-# Two cores carry all of them, the tests and whatever else runs: beyond the bars for one node, this is forgiven.
 PUBLICATIONS = 20
 DEAD_WITHIN_S = MeshTiming().probe_s + patience_s(MeshTiming().suspicion_s, NODES, 9) + 2.0
+MISSED_S = 1.6  # a stopped node's links are lost only then
+# The mesh forgives a tenth of its nodes that they are starved. If the test itself is, all of them are.
+STARVED_S = 0.25
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="times processes by the machine's monotonic clock")
+pytestmark = [
+    pytest.mark.timeout(300),  # half a minute where the machine is not busy with other things
+    pytest.mark.skipif(sys.platform != "linux", reason="times processes by the machine's monotonic clock"),
+]
 
 
 def test_two_dozen_processes_hear_each_other_and_notice_who_is_gone() -> None:
@@ -25,35 +30,40 @@ def test_two_dozen_processes_hear_each_other_and_notice_who_is_gone() -> None:
 
 
 async def _story() -> None:
-    async with mesh(NODES) as members:
+    async with Strain() as whole, mesh(NODES) as members:
         everyone = {member.name for member in members}
-        await know(members, everyone, 40.0)
-        await eventually(lambda: all(_joined(member) >= NODES - 1 for member in members), "a full mesh", 30.0)
+        await know(members, everyone, 60.0)
+        await eventually(lambda: all(_joined(member) >= NODES - 1 for member in members), "a full mesh", 60.0)
 
-        delays_s = sorted(await _publish(members))
-        print(f"rows: p50 {delays_s[len(delays_s) // 2]:.3f} s, p99 {delays_s[int(len(delays_s) * 0.99)]:.3f} s")
-        assert delays_s[int(len(delays_s) * 0.99)] < 1.0
+        async with Strain() as strain:
+            delays_s = sorted(await _publish(members))
+        p99_s = delays_s[int(len(delays_s) * 0.99)]
+        print(f"rows: p50 {delays_s[len(delays_s) // 2]:.3f} s, p99 {p99_s:.3f} s, {strain.worst_s:.3f} s of strain")
+        assert p99_s < strain.bar(1.0)
 
         killed, stopped, *others = members
-        killed_ns = killed.kill()
-        print(f"kill -9 known to all after {await _noticed(others, killed, 'lost', killed_ns):.3f} s")
-        stopped_ns = stopped.stop()
-        print(f"SIGSTOP known to all after {await _noticed(others, stopped, 'lost', stopped_ns):.3f} s")
-        first = max(_after_s(member, killed, "lost", killed_ns) for member in others)
-        second = max(_after_s(member, stopped, "lost", stopped_ns) for member in others)
-        assert first < 0.5
-        assert second < 2.0
+        async with Strain() as strain:
+            killed_ns = killed.kill()
+            lost_s = await _noticed(others, killed, "lost", killed_ns)
+            stopped_ns = stopped.stop()
+            missed_s = await _noticed(others, stopped, "lost", stopped_ns)
+        print(f"kill -9 known to all after {lost_s:.3f} s, SIGSTOP after {missed_s:.3f} s")
+        assert lost_s < strain.bar(0.5)
+        assert missed_s < strain.bar(2.0)
 
-        print(f"kill -9 dead in every table after {await _noticed(others, killed, 'dead', killed_ns):.1f} s")
-        print(f"SIGSTOP dead in every table after {await _noticed(others, stopped, 'dead', stopped_ns):.1f} s")
-        assert max(_after_s(member, killed, "dead", killed_ns) for member in others) < DEAD_WITHIN_S
-        assert max(_after_s(member, stopped, "dead", stopped_ns) for member in others) < DEAD_WITHIN_S + 2.0
-        await know(others, everyone - {killed.name, stopped.name}, 5.0)
+        async with Strain() as strain:
+            dead_s = await _noticed(others, killed, "dead", killed_ns)
+            buried_s = await _noticed(others, stopped, "dead", stopped_ns)
+        print(f"dead in every table after {dead_s:.1f} s, and {buried_s:.1f} s; {strain.worst_s:.3f} s of strain")
+        assert dead_s < strain.bar(DEAD_WITHIN_S)
+        assert buried_s < strain.bar(DEAD_WITHIN_S + MISSED_S)
+        await know(others, everyone - {killed.name, stopped.name}, 10.0)
 
         stopped.go_on()
-        await know(others, everyone - {killed.name}, 15.0)
-        healthy = [(m.name, o.name) for m in others for o in others if m is not o and m.noted("dead", o)]
-        assert healthy == []
+        await know(others, everyone - {killed.name}, 30.0)
+        if whole.worst_s < STARVED_S:
+            healthy = [(m.name, o.name) for m in others for o in others if m is not o and m.noted("dead", o)]
+            assert healthy == []
 
 
 def _joined(member: Member) -> int:
