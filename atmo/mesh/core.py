@@ -82,6 +82,7 @@ class Core:
         self._jumped_s = float("-inf")
         self._jumps = 0
         self._stopped = False
+        self._wakeup_s: float | None = None  # when something is due
         self._handlers: dict[type, Callable[[Any, Moment], list[Effect]]] = {
             events.FrameReceived: self._on_frame,
             events.Publish: self._on_publish,
@@ -108,11 +109,17 @@ class Core:
         if self._stopped:
             return []
         effects = self._handlers[type(event)](event, now)
-        effects += self._keep_time(now)
+        self._wakeup_s = self._next_wakeup()
+        if self._wakeup_s is not None and self._wakeup_s <= now.mono_s:
+            effects += self._keep_time(now)
+            self._wakeup_s = self._next_wakeup()
         return effects
 
     def next_wakeup(self) -> float | None:
         """Monotonic time at which the core wants a `Tick`; None while it waits for nothing."""
+        return self._wakeup_s
+
+    def _next_wakeup(self) -> float | None:
         if self._stopped:
             return None
         times = (
@@ -138,7 +145,7 @@ class Core:
     # Time
 
     def _keep_time(self, now: Moment) -> list[Effect]:
-        """Whatever is due, after every event: a busy node needs no extra wakeups."""
+        """Whatever is due, after any event: a busy node needs no extra wakeups."""
         effects = self._changed(self.store.expire(now), now)
         effects += self._say(self.author.renew(now), now, renewal=True)
         effects += [events.Dial(address) for address in self.neighbours.due(now.mono_s)]
