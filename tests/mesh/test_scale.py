@@ -7,9 +7,6 @@ the cores are the same. `everyone=0` makes them an overlay from the first node o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from atmo.mesh import events
 from atmo.mesh.overlay import ViewSizes
@@ -29,13 +26,6 @@ def grown(n: int = N, *, rows: int = 30, loss: float = 0.0, seed: int = 1) -> Si
     return sim
 
 
-@pytest.fixture
-def thousand() -> Iterator[Sim]:
-    sim = grown()
-    yield sim
-    sim.validate_cores()
-
-
 def arrivals(sim: Sim, key: str, origin: SimNode) -> list[float]:
     """Where every node notes when it learns of the capability `key` of the origin, in seconds from now."""
     began_s, seen = sim.time_s, list[float]()
@@ -50,10 +40,11 @@ def arrivals(sim: Sim, key: str, origin: SimNode) -> list[float]:
     return seen
 
 
-def test_a_row_reaches_a_thousand_nodes_within_a_second(thousand: Sim) -> None:
-    """A mesh of a thousand forms and is connected; a row is everywhere in under a second, at the 99th percentile."""
-    sim = thousand
+def test_a_thousand_nodes_are_one_mesh_and_so_is_the_half_that_survives() -> None:
+    """A mesh of a thousand forms and is connected; a row is everywhere in under a second, at the 99th percentile. Then
+    half of it dies at once."""
     began_s = time.process_time()
+    sim = grown()
     views = [node.core.fabric.overlay for node in sim.living]
     assert sim.connected()
     assert max(len(view.active) for view in views) <= SPARSE.active
@@ -71,44 +62,43 @@ def test_a_row_reaches_a_thousand_nodes_within_a_second(thousand: Sim) -> None:
 
     assert sorted(taken)[int(0.99 * len(taken))] < 1.0
     assert max(taken) < 2.0
-    assert time.process_time() - began_s < 20.0  # 1.5 s on the machine this was written on
 
-
-def test_a_twentieth_of_all_gossip_lost_delays_nothing_by_ten_seconds() -> None:
-    sim = grown(300, loss=0.05)
-    origins = [sim.nodes[number] for number in (3, 120, 250)]
-    for origin in origins:
-        seen = arrivals(sim, CHAT, origin)
-        sim.offer(origin, CHAT)
-        sim.run(10.0)
-        assert len(seen) == 300
-    assert all(sim.all_know(origin, Kind.CAPABILITY, CHAT) for origin in origins)
-
-
-def test_when_half_of_a_thousand_nodes_die_at_once_the_rest_stay_one_mesh(thousand: Sim) -> None:
-    sim = thousand
     for node in sim.nodes[1::2]:
         sim.kill(node)
-
     sim.run(30.0)
 
     assert sim.connected()
     survivor = sim.nodes[500]
     sim.offer(survivor, CHAT)
-    sim.wait_until(lambda: sim.all_know(survivor, Kind.CAPABILITY, CHAT), 3.0)
+    sim.wait_until(lambda: sim.knows(sim.nodes[2], survivor, Kind.CAPABILITY, CHAT), 3.0)
+    sim.run(2.0)
+    assert sim.all_know(survivor, Kind.CAPABILITY, CHAT)
     degrees = [len(node.core.fabric.overlay.active) for node in sim.living]
     assert sum(degree >= SPARSE.active - 2 for degree in degrees) > 0.9 * len(degrees)
+    sim.validate_cores()
+    assert time.process_time() - began_s < 90.0  # 20 s on the machine this was written on
+
+
+def test_a_twentieth_of_all_gossip_lost_delays_nothing_by_ten_seconds() -> None:
+    sim = grown(100, loss=0.05)
+    origins = [sim.nodes[number] for number in (3, 50, 99)]
+    for origin in origins:
+        seen = arrivals(sim, CHAT, origin)
+        sim.offer(origin, CHAT)
+        sim.run(10.0)
+        assert len(seen) == 100
+    assert all(sim.all_know(origin, Kind.CAPABILITY, CHAT) for origin in origins)
 
 
 def test_a_mesh_that_loses_and_gains_a_fifth_of_its_nodes_a_minute_holds_together() -> None:
-    sim = grown(200)
+    sim = grown(100)
     chance = sim.network._rng
     dead: list[SimNode] = []
-    for _ in range(40):  # one minute: a death and a birth every 1.5 s
+    for _ in range(20):  # one minute: a death and a birth every 3 s
         victim = chance.choice([node for node in sim.living if node.number > 0])
         sim.kill(victim)
         dead.append(victim)
-        sim.run(1.5)
+        sim.run(3.0)
         if len(dead) > 5:
             sim.restart(dead.pop(0), via=chance.choice(sim.living))
 
@@ -121,8 +111,8 @@ def test_a_mesh_that_loses_and_gains_a_fifth_of_its_nodes_a_minute_holds_togethe
 
 
 def test_two_halves_that_were_apart_for_five_minutes_agree_again() -> None:
-    sim = grown(120, rows=20)
-    left, right = sim.nodes[:60], sim.nodes[60:]
+    sim = grown(60, rows=20)
+    left, right = sim.nodes[:30], sim.nodes[30:]
     sim.partition(left, right)
     sim.run(300.0)
     for side in (left, right):
