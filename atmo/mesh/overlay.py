@@ -171,7 +171,7 @@ class Overlay:
         if self.everyone and self.nodes > self.sizes.everyone:
             self.everyone = False
             self._fill_s = now_s + self.sizes.fill_s * self.rng.random()
-            self._shuffle_s = now_s + self.sizes.shuffle_s * self.rng.random()
+            self._shuffle_s = now_s + self.sizes.shuffle_s * self.rng.random() / 6  # soon: the passive view is empty
             self._heal_s = now_s + self.sizes.heal_s * self.rng.uniform(0.5, 1.5)
             self._plan_shedding(now_s)
             self._plan_closing(now_s)
