@@ -92,6 +92,7 @@ class Core:
         self._jumped_s = float("-inf")
         self._jumps = 0
         self._stopped = False
+        self._wakeup_s: float | None = None  # when something is due
         self._handlers: dict[type, Callable[[Any, Moment], list[Effect]]] = {
             events.FrameReceived: self._on_frame,
             events.Publish: self._on_publish,
@@ -121,12 +122,18 @@ class Core:
             return []
         self.vigil.awake(now)
         effects = self._handlers[type(event)](event, now)
-        effects += self._keep_time(now)
-        self.vigil.expect(self.next_wakeup())
+        self._wakeup_s = self._next_wakeup()
+        if self._wakeup_s is not None and self._wakeup_s <= now.mono_s:
+            effects += self._keep_time(now)
+            self._wakeup_s = self._next_wakeup()
+        self.vigil.expect(self._wakeup_s)
         return effects
 
     def next_wakeup(self) -> float | None:
         """Monotonic time at which the core wants a `Tick`; None while it waits for nothing."""
+        return self._wakeup_s
+
+    def _next_wakeup(self) -> float | None:
         if self._stopped:
             return None
         times = (
@@ -153,7 +160,7 @@ class Core:
     # Time
 
     def _keep_time(self, now: Moment) -> list[Effect]:
-        """Whatever is due, after every event: a busy node needs no extra wakeups."""
+        """Whatever is due, after any event: a busy node needs no extra wakeups."""
         effects = self._changed(self.store.expire(now), now)
         effects += self._say(self.author.renew(now), now, renewal=True)
         effects += self._watch(now)

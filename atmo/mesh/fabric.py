@@ -243,7 +243,10 @@ class Fabric:
                 effects.append(events.HangUp(want.peer, want.reason))
             elif isinstance(want, Seek):
                 address = self._neighbours.seek(want.contact.peer, want.contact.addresses, now.mono_s)
-                effects += [events.Dial(address)] if address is not None else []
+                if address is not None:
+                    effects.append(events.Dial(address))
+                else:
+                    self.overlay.not_dialled(want.contact.peer, now.mono_s)
         self._rejoin(now)
         return effects
 

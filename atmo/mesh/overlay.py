@@ -29,6 +29,7 @@ itself; the views keep their sizes; a stranger never displaced a protected link.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -49,6 +50,8 @@ from atmo.mesh.messages import (
 )
 
 NEVER = float("inf")
+# Refusals in a row after which the wait is not doubled any more: 16 s. A guess.
+MAX_REFUSALS = 4
 T = TypeVar("T")
 
 
@@ -68,7 +71,7 @@ class ViewSizes:
     shuffle_s: float = 60.0  # a guess; a passive view is renewed in about five minutes
     fill_s: float = 1.0  # a guess: wait between two attempts to find neighbours, doubled with each refusal
     heal_s: float = 30.0  # a guess: a hundred nodes on each side find each other within a second after a partition
-    shed_s: float = 0.5  # a guess: a node that has too many neighbours gives up one so often
+    shed_s: float = 0.5  # a guess: a node that has too many neighbours gives up an eighth of them so often
     linger_s: float = 10.0  # a guess: what was on its way has arrived, and a short pause between requests costs no dial
     seek_timeout_s: float = 10.0  # as MeshTiming.dial_timeout_s
     remembered: int = 64  # a guess
@@ -144,6 +147,10 @@ class Overlay:
     _close_s: float = NEVER
     everyone: bool = True  # all link to all
 
+    def __post_init__(self) -> None:
+        if self.sizes.everyone < 1:
+            self._choose_mode(0.0)
+
     # How large the mesh is
 
     @property
@@ -164,7 +171,7 @@ class Overlay:
         if self.everyone and self.nodes > self.sizes.everyone:
             self.everyone = False
             self._fill_s = now_s + self.sizes.fill_s * self.rng.random()
-            self._shuffle_s = now_s + self.sizes.shuffle_s * self.rng.random()
+            self._shuffle_s = now_s + self.sizes.shuffle_s * self.rng.random() / 6  # soon: the passive view is empty
             self._heal_s = now_s + self.sizes.heal_s * self.rng.uniform(0.5, 1.5)
             self._plan_shedding(now_s)
             self._plan_closing(now_s)
@@ -212,6 +219,12 @@ class Overlay:
             self.passive.pop(peer, None)
             self._remember(sought.contact)
             self._fill_soon(now_s)
+
+    def not_dialled(self, peer: PeerId, now_s: float) -> None:
+        """A `Seek` was not carried out: no address, or not now. It says nothing about the peer."""
+        if self._sought.pop(peer, None) is not None:
+            self.passive.pop(peer, None)
+            self._fill_s = min(self._fill_s, now_s + self.sizes.fill_s)
 
     def used(self, peer: PeerId, now_s: float) -> None:
         """A request's message came over the link."""
@@ -284,7 +297,7 @@ class Overlay:
         self._keep([self._contact(peer)])
         self._links[peer].used_s = now_s
         if now_s - self._links[peer].asked_s < self.sizes.seek_timeout_s:
-            self._refusals = min(self._refusals + 1, 6)
+            self._refusals = min(self._refusals + 1, MAX_REFUSALS)
         self._fill_soon(now_s)
         self._plan_closing(now_s)
 
@@ -370,7 +383,9 @@ class Overlay:
         return [Tell(peer, Shuffle((self.own,), self.sizes.arwl, contacts))]
 
     def _shed(self, now_s: float) -> list[Want]:
-        wants = self._evict(now_s) if len(self.active) > self.capacity else []
+        wants: list[Want] = []
+        for _ in range(math.ceil((len(self.active) - self.capacity) / 8)):
+            wants += self._evict(now_s)
         self._shed_s = NEVER
         self._plan_shedding(now_s)
         return wants
@@ -415,7 +430,8 @@ class Overlay:
     def _accept(self, peer: PeerId, now_s: float) -> list[Want]:
         self.active[peer] = None
         self.passive.pop(peer, None)
-        if self.everyone or len(self.active) <= self.capacity:
+        self._choose_mode(now_s)
+        if self.everyone or len(self.active) > self.capacity + 1 or len(self.active) <= self.capacity:
             return []
         return self._evict(now_s, keep=peer)
 

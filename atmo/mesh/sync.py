@@ -55,11 +55,11 @@ class Sync:
 
     def opening(self, salt: bytes) -> Digest | Versions:
         """What to say first. salt: 16 random bytes."""
-        live = [(origin, generation, total) for origin, generation, total in self.store.summary() if total]
-        if len(live) <= FEW_ORIGINS:
-            return Versions(salt, 1, b"\0", tuple(self._entries(origin for origin, _, _ in live)), True)
+        known = self.store.summary()
+        if len(known) <= FEW_ORIGINS:
+            return Versions(salt, 1, b"\0", tuple(self._entries(origin for origin, _, _ in known)), True)
         parts = MAX_PARTS
-        while parts > 1 and parts * ORIGINS_PER_BUCKET >= 2 * len(live):
+        while parts > 1 and parts * ORIGINS_PER_BUCKET >= 2 * len(known):
             parts //= 2
         return Digest(salt, b"".join(self._digests(salt, parts)))
 
