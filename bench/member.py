@@ -1,9 +1,10 @@
 """A mesh node in a process of its own, without engines: one of the eight of the gossip scenario.
 
-Talks JSON lines with its parent. First comes `{"root": hex}`, the key of the mesh; then commands, `do` being one of
-dial (addresses), publish (number), withdraw (number), links. It says `ready` (address), `links` (count), and, with the
-time on the machine's monotonic clock, `published` and `seen` (number, at_ns). When its input ends it leaves the mesh
-and exits.
+Talks JSON lines with its parent. First comes `{"root": hex}`, the key of the mesh, perhaps with `host`, where to listen
+(loopback), and `notes`, true if every event for people is to be told; then commands, `do` being one of dial
+(addresses), publish (number), withdraw (number), links, table. It says `ready` (address), `links` (count), `table`
+(names of the nodes it knows), and, with the time on the machine's monotonic clock, `published` and `seen` (number,
+at_ns) and `note` (what, about, at_ns). When its input ends it leaves the mesh and exits.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from atmo.keys import CurveKeys, Identity, issue_credential
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
 from atmo.mesh.field import GradientField
 from atmo.mesh.node import MeshNode
-from atmo.mesh.rows import NodeInfo
+from atmo.mesh.rows import Kind, NodeInfo
 from atmo.mesh.service import Answer, Finished, Question
 from atmo.mesh.table import RoutingTable
 from atmo.transport.zeromq import ZmqTransport
@@ -64,12 +65,15 @@ class Idle:
 async def live() -> None:
     reader = await _standard_input()
     first = json.loads(await reader.readline())
-    node = _make_node(Identity(bytes.fromhex(first["root"])))
+    node = _make_node(Identity(bytes.fromhex(first["root"])), first.get("host", "127.0.0.1"))
+    if first.get("notes"):
+        node.note = _tell  # type: ignore[method-assign]
     await node.start()
     try:
         assert node.transport.address is not None
         name = node.transport.address.port
-        node.introduce(NodeInfo(name=f"member-{name}", addresses=(), mode="provider", software="-"))
+        address = str(node.transport.address)
+        node.introduce(NodeInfo(name=f"member-{name}", addresses=(address,), mode="provider", software="-"))
         say({"event": "ready", "address": str(node.transport.address)})
         while line := await reader.readline():
             _obey(node, json.loads(line))
@@ -77,11 +81,11 @@ async def live() -> None:
         await node.stop()
 
 
-def _make_node(root: Identity) -> MeshNode:
+def _make_node(root: Identity, host: str) -> MeshNode:
     identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
     credential = issue_credential(root, identity, curve, wall_s=clock.wall())
     mesh = MeshId(root.public)
-    transport = ZmqTransport(identity.public, curve, credential, mesh, host="127.0.0.1", clock=clock)
+    transport = ZmqTransport(identity.public, curve, credential, mesh, host=host, clock=clock)
     node = MeshNode(
         identity=identity, mesh=mesh, generation=1, transport=transport, clock=clock, rng=random.Random(os.getpid())
     )
@@ -101,8 +105,15 @@ def _obey(node: MeshNode, command: Json) -> None:
         say({"event": "published", "number": command["number"], "at_ns": begun_ns})
     elif command["do"] == "withdraw":
         node.withdraw(_capability(command["number"]).descriptor.id)
+    elif command["do"] == "table":
+        rows = node.core.store.rows(Kind.NODE)
+        say({"event": "table", "nodes": sorted(row.body.name for row in rows if isinstance(row.body, NodeInfo))})
     else:
         say({"event": "links", "count": len(node.transport.linked())})
+
+
+def _tell(what: str, about: str) -> None:
+    say({"event": "note", "what": what, "about": about, "at_ns": time.monotonic_ns()})
 
 
 def _capability(number: int) -> Capability:

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from atmo.ids import PeerId
-from atmo.mesh.agenda import Chance
+from atmo.mesh.agenda import Agenda, Chance
 from atmo.mesh.events import Health
 from atmo.mesh.limits import MAX_CHARGES
 from atmo.mesh.rows import Charge
-from atmo.mesh.suspicion import CONFIRMATIONS, Awareness, patience_s
+from atmo.mesh.suspicion import CONFIRMATIONS, RECOVERY_S, Awareness, patience_s
 from atmo.mesh.timing import MeshTiming
 
 # An accusation stands so long after the last reason for it. A guess: several repairs, half a row's life.
@@ -98,10 +98,11 @@ class Detector:
     _accusers: dict[PeerId, dict[PeerId, Life]] = field(default_factory=dict)  # of whom, by whom
     _suspects: dict[PeerId, _Suspect] = field(default_factory=dict)
     _said: dict[PeerId, _Said] = field(default_factory=dict)  # what this node's own row says
-    _reminders: dict[PeerId, float] = field(default_factory=dict)  # when to say it again
+    _looks: Agenda[PeerId] = field(default_factory=Agenda)  # when to judge whom
+    _reminders: Agenda[PeerId] = field(default_factory=Agenda)  # when to say again that one is dead
+    _silences: Agenda[PeerId] = field(default_factory=Agenda)  # when to take back an accusation
     _refute_s: float | None = None
     _refuted_s: float = float("-inf")
-    _due_s: float | None = None
 
     # Observations
 
@@ -110,8 +111,8 @@ class Detector:
         self._excused.discard(peer)
         self._losses.pop(peer, None)
         if self.lives.is_dead(peer):
-            self._reminders[peer] = now_s  # it lives, and must hear what is said of it
-        self._look(now_s)
+            self._reminders.put(peer, now_s)  # it lives, and must hear what is said of it
+        self._touch(peer, now_s)
 
     def link_down(self, peer: PeerId, now_s: float) -> None:
         """A link was lost: from now on the peer is doubted, unless it said goodbye or was sent away."""
@@ -119,7 +120,7 @@ class Detector:
         life = self._life(peer)
         if peer not in self._excused and life is not None and not self.lives.is_dead(peer):
             self._losses[peer] = _Loss(life, now_s)
-        self._look(now_s)
+        self._touch(peer, now_s)
 
     def excuse(self, peer: PeerId) -> None:
         """The next loss of its link is this node's own doing and says nothing about the peer."""
@@ -129,58 +130,56 @@ class Detector:
         loss = self._losses.get(peer)
         if loss is not None:
             loss.failed = True
-            self._look(now_s)
+            self._touch(peer, now_s)
 
     def accused(self, accuser: PeerId, charges: Sequence[Charge], generation: int, now_s: float) -> None:
         """All that an accuser says now, in place of what it said before. generation: this node's own."""
         named = {PeerId(charge.peer): Life(charge.generation, charge.incarnation) for charge in charges}
         for target in [target for target, by in self._accusers.items() if accuser in by and target not in named]:
             self._retract(accuser, target)
+            self._touch(target, now_s)
         for target, life in named.items():
             if target not in (self.own, accuser):
                 self._accusers.setdefault(target, {})[accuser] = life
+                self._touch(target, now_s)
         self.answer(charges, generation, now_s)
-        self._look(now_s)
 
     def answer(self, charges: Sequence[Charge], generation: int, now_s: float) -> None:
         """If this node is accused in its present life, it will refute."""
         if Charge(self.own, generation, self.incarnation) in charges and self._refute_s is None:
             self.awareness.accused(now_s)
             self._refute_s = max(now_s, self._refuted_s + REFUTE_INTERVAL_S)
-            self._look(self._refute_s)
 
     def life_changed(self, peer: PeerId, now_s: float) -> None:
         """The node said something new of itself, or is gone."""
         if peer in self._losses or peer in self._suspects or peer in self._said or peer in self._accusers:
-            self._look(now_s)
+            self._touch(peer, now_s)
 
     def heard(self, peer: PeerId, now_s: float) -> None:
         """A new row of a dead node, in the life that it is dead in: it may be alive and not know that it is doubted."""
         life = self._life(peer)
-        if life is not None and life not in self._accusers.get(peer, {}).values() and peer not in self._said:
-            self._reminders.setdefault(peer, now_s + self.rng.uniform(REMIND_MIN_S, REMIND_MAX_S))
-            self._look(now_s)
+        said = peer in self._said or life in self._accusers.get(peer, {}).values()
+        if life is not None and not said and self._reminders.at(peer) is None:
+            self._reminders.put(peer, now_s + self.rng.uniform(REMIND_MIN_S, REMIND_MAX_S))
 
     # Findings
 
     def poll(self, now_s: float) -> list[tuple[PeerId, Health]]:
         """What has become of whom. The caller buries the dead at once."""
-        if self._due_s is None or self._due_s > now_s:
-            return []
-        self._due_s = None
-        self._remind(now_s)
+        for peer in self._reminders.take_due(now_s):
+            self._remind(peer, now_s)
         findings = []
-        for peer in dict.fromkeys([*self._losses, *self._accusers, *self._suspects]):
+        for peer in self._looks.take_due(now_s):
             finding = self._judge(peer, now_s)
             if finding is not None:
                 findings.append((peer, finding))
-        self._fall_silent(now_s)
-        if self._refute_s is not None:
-            self._look(self._refute_s)
+        for peer in self._silences.take_due(now_s):
+            self._fall_silent(peer, now_s)
         return findings
 
     def next_due(self) -> float | None:
-        return self._due_s
+        times = (self._looks.next_s(), self._reminders.next_s(), self._silences.next_s(), self._refute_s)
+        return min((at_s for at_s in times if at_s is not None), default=None)
 
     def take_refutation(self, now_s: float) -> bool:
         """True if the own NODE row must be said again, with the incarnation that was just raised."""
@@ -229,12 +228,12 @@ class Detector:
             self._accuse(peer, life, accusers, now_s)
         if observed or accusers >= 2:
             wait_s = patience_s(self.timing.suspicion_s, self.lives.population(), accusers + observed - 1)
-            due_s = was.since_s + wait_s * self.awareness.multiplier(now_s)
+            due_s = self._patient(was.since_s, wait_s * self.awareness.multiplier(now_s), now_s)
             if due_s <= now_s:
                 del self._suspects[peer]
                 self._losses.pop(peer, None)
                 return Health.DEAD
-            self._look(due_s)
+            self._looks.put_if_sooner(peer, due_s)
         return finding
 
     def _observe(self, peer: PeerId, life: Life, now_s: float) -> bool:
@@ -247,10 +246,10 @@ class Detector:
             return False
         if not loss.confirmed:
             factor = self.awareness.multiplier(now_s) - (1.0 if loss.failed else 0.0)
-            confirm_s = loss.at_s + self.timing.probe_s * factor
+            confirm_s = self._patient(loss.at_s, self.timing.probe_s * factor, now_s)
             loss.confirmed = confirm_s <= now_s
             if not loss.confirmed:
-                self._look(confirm_s)
+                self._looks.put_if_sooner(peer, confirm_s)
         return loss.confirmed
 
     def _counts(self, accuser: PeerId, said: Life, life: Life) -> bool:
@@ -261,28 +260,36 @@ class Detector:
         if said is not None and said.life == life:
             said.until_s = now_s + SAID_S
         elif others < ENOUGH:
-            self._said[peer] = _Said(life, now_s + SAID_S)
+            self._say(peer, life, now_s)
 
-    def _remind(self, now_s: float) -> None:
-        for peer, at_s in list(self._reminders.items()):
-            if at_s > now_s and self.lives.is_dead(peer):
-                self._look(at_s)
-                continue
-            del self._reminders[peer]
-            life = self._life(peer)
-            if life is None or not self.lives.is_dead(peer):
-                continue
-            if peer in self._linked or life not in self._accusers.get(peer, {}).values():
-                self._said[peer] = _Said(life, now_s + SAID_S)
+    def _remind(self, peer: PeerId, now_s: float) -> None:
+        life = self._life(peer)
+        if life is None or not self.lives.is_dead(peer):
+            return
+        if peer in self._linked or life not in self._accusers.get(peer, {}).values():
+            self._say(peer, life, now_s)
 
-    def _fall_silent(self, now_s: float) -> None:
-        """Take back accusations that are void, mistaken or old."""
-        for peer, said in list(self._said.items()):
-            back = peer in self._linked and not self.lives.is_dead(peer)
-            if said.life != self._life(peer) or said.until_s <= now_s or back:
-                del self._said[peer]
-            else:
-                self._look(said.until_s)
+    def _say(self, peer: PeerId, life: Life, now_s: float) -> None:
+        self._said[peer] = _Said(life, now_s + SAID_S)
+        self._silences.put(peer, now_s + SAID_S)
+
+    def _fall_silent(self, peer: PeerId, now_s: float) -> None:
+        """Take back an accusation that is void, mistaken or old."""
+        said = self._said.get(peer)
+        if said is None:
+            return
+        back = peer in self._linked and not self.lives.is_dead(peer)
+        if said.life != self._life(peer) or said.until_s <= now_s or back:
+            del self._said[peer]
+        else:
+            self._silences.put(peer, said.until_s)
+
+    def _patient(self, since_s: float, wait_s: float, now_s: float) -> float:
+        """When the wait is over; in time to look again if this node may trust itself more by then."""
+        due_s = since_s + wait_s
+        if due_s > now_s and self.awareness.multiplier(now_s) > 1.0:
+            return min(due_s, now_s + RECOVERY_S)
+        return due_s
 
     def _retract(self, accuser: PeerId, target: PeerId) -> None:
         del self._accusers[target][accuser]
@@ -293,6 +300,8 @@ class Detector:
         life = self.lives.life(peer)
         return Life(*life) if life is not None else None
 
-    def _look(self, at_s: float) -> None:
-        if self._due_s is None or at_s < self._due_s:
-            self._due_s = at_s
+    def _touch(self, peer: PeerId, now_s: float) -> None:
+        """Something happened that may matter: judge it at once."""
+        self._looks.put_if_sooner(peer, now_s)
+        if peer in self._said:
+            self._silences.put_if_sooner(peer, now_s)

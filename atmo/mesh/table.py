@@ -199,10 +199,12 @@ class RoutingTable:
 
     def mark_lost(self, peer: PeerId) -> None:
         """No link to the peer: its rows stay, and nothing is sent there."""
-        self.peers.lost[self.peer_index(peer)] = True
+        index = self.peer_index(peer)  # first: a new peer may make the columns grow into other arrays
+        self.peers.lost[index] = True
 
     def mark_back(self, peer: PeerId) -> None:
-        self.peers.lost[self.peer_index(peer)] = False
+        index = self.peer_index(peer)
+        self.peers.lost[index] = False
 
     def find(self, peer: PeerId, capability_id: str) -> int:
         """The row's number, or -1."""

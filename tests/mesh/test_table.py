@@ -212,3 +212,14 @@ def test_load_of_an_unknown_capability_changes_nothing() -> None:
     table.drop_node(peer("a"))
     assert len(table) == 0
     table.validate()
+
+
+def test_links_of_more_peers_than_there_are_columns_for_are_all_known() -> None:
+    """A link comes up before any row: it may be what makes the columns grow."""
+    table = RoutingTable()
+    peers = [peer(f"link {number}") for number in range(100)]
+    for index, who in enumerate(peers):
+        (table.mark_back if index % 2 else table.mark_lost)(who)
+
+    assert [bool(table.peers.lost[table.find_peer(who)]) for who in peers] == [index % 2 == 0 for index in range(100)]
+    table.validate()
