@@ -30,6 +30,7 @@ def ask() -> Ask:
     params.model.path = str(GGUF)
     params.n_ctx = 1024
     params.n_parallel = 1
+    params.cpuparams.n_threads = 1  # more would only wait for each other
     params.port = 0
     params.warmup = False
     server = xllamacpp.Server(params)
