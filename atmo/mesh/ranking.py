@@ -21,8 +21,8 @@ SHORTLIST = 8
 # of the best ones 41%; within 0.05 it is 27%.
 MARGIN = 0.02
 # Of classes so near to each other so many are compared; each costs an eighth of a millisecond. A guess: a text that
-# fits five equally well is in good hands with any four of them.
-COMPARED = 4
+# fits four equally well is in good hands with any three of them.
+COMPARED = 3
 # Below it nothing fits. Measured, docs/routing.md: costs 1.3% of the right answers. The encoder as published scores
 # texts that nothing fits hardly lower than others, so this catches only the strangest.
 UNFIT = 0.15

@@ -42,7 +42,9 @@ from atmo.mesh.table import RoutingTable
 from atmo.mesh.versions import satisfies
 
 EXPLORE = 0.02  # share of decisions that only learn; design choice, near Prequal's probing of stale replicas
-WINDOW = 64  # rows of one class that are looked at; a guess: more than enough to draw from
+# Rows that are looked at, shared by the classes that are compared, and the least for each. Guesses: more than enough to
+# draw from.
+WINDOW, LEAST_WINDOW = 64, 20
 # Draws by the age of the reports in service times. Measured in a simulation of 10 and 50 routers, docs/routing.md: more
 # draws are better while reports are fresh and herd when they are old.
 DRAWS = ((0.5, 5), (1.0, 3), (float("inf"), 2))
@@ -97,8 +99,9 @@ def _candidates(
     """The classes of the group that have feasible nodes; the others are noted as passed over."""
     found = []
     units = work_units(search.query.prompt_tokens, search.query.expected_output_tokens)
+    window = max(LEAST_WINDOW, WINDOW // len(group.classes))
     for klass, relevance in zip(group.classes, group.scores, strict=True):
-        rows = _feasible(search, klass, now, rng)
+        rows = _feasible(search, klass, window, now, rng)
         terms = field.terms(rows, units, search.query.local, now) if len(rows) else None
         limit_ms = search.query.constraints.max_latency_ms
         if terms is not None and limit_ms is not None:
@@ -112,17 +115,17 @@ def _candidates(
     return found
 
 
-def _feasible(search: _Search, klass: int, now: float, rng: np.random.Generator) -> NDArray[np.int32]:
+def _feasible(search: _Search, klass: int, window: int, now: float, rng: np.random.Generator) -> NDArray[np.int32]:
     """(n,) feasible rows of the class: of a random window of its members, or of all where the window has none."""
     members = search.table.classes.members[klass].view()
     rows = members
-    if len(members) > WINDOW:
+    if len(members) > window:
         start = int(rng.integers(len(members)))
-        rows = members[start : start + WINDOW]
-        if len(rows) < WINDOW:
-            rows = np.concatenate((rows, members[: WINDOW - len(rows)]))
+        rows = members[start : start + window]
+        if len(rows) < window:
+            rows = np.concatenate((rows, members[: window - len(rows)]))
     bits = row_bits(search.table, search.query, rows, now)
-    if len(members) > WINDOW and bits.all():
+    if len(members) > window and bits.all():
         rows, bits = members, row_bits(search.table, search.query, members, now)
     search.rows_read += len(rows)
     if bits.any():
