@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ def main(output: str, *command: str) -> int:
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
         console.print(Text.from_ansi(done.stdout.rstrip()))
-        console.save_svg(output, title=" ".join(command[-2:]))
+        svg = console.export_svg(title=" ".join(command[-2:]))
+    Path(output).write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))  # no font from a CDN
     return done.returncode
 
 
