@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 
 from atmo.cli import output, views
@@ -11,6 +10,7 @@ from atmo.config import Config, load
 from atmo.errors import ConfigError
 from atmo.ids import format_peer
 from atmo.node import membership
+from atmo.transport.hosts import is_loopback
 
 
 def create(home: str | None, *, as_json: bool) -> None:
@@ -51,18 +51,11 @@ def _warnings(hosts: list[str]) -> list[str]:
     """What will keep the other machine from finding anybody."""
     if not hosts:
         return ["No node is running, so the token names nobody to dial. Start one first: atmo node start"]
-    if all(_is_loopback(host) for host in hosts):
+    if all(is_loopback(host) for host in hosts):
         return [
             "Your nodes listen on this machine only. For others: atmo node stop --all; atmo node start --host 0.0.0.0"
         ]
     return []
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _qr(text: str) -> str:

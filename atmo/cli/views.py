@@ -80,7 +80,8 @@ def mesh(report: Json) -> RenderableType:
     offered = f"{offers} capabilit{'ies' if offers != 1 else 'y'}"
     foot = Text(f"{count}, {offered}, mesh {report['mesh'][-8:]}", style="dim")
     problems = [Text.from_markup(f"[yellow]![/] {escape(problem)}") for problem in report["problems"]]
-    return Group(view, Text(), foot, *problems)
+    alone = [Text(report["alone"], style="dim")] if report["alone"] else []
+    return Group(view, Text(), foot, *alone, *problems)
 
 
 def _node_cells(node: Json) -> tuple[Text, Text, Text, Text]:

@@ -15,6 +15,7 @@ import structlog
 from atmo.config import Config
 from atmo.ids import MeshId, Multiaddr, PeerId, short
 from atmo.transport.discovery import LanDiscovery
+from atmo.transport.hosts import is_loopback
 from atmo.transport.neighbours import Neighbours, NodeCard
 
 log = structlog.get_logger("atmo.discovery")
@@ -70,6 +71,17 @@ class Discovery:
         if self._foreign and not links:
             told.append(f"{len(self._foreign)} nodes on the local network belong to other meshes.")
         return told
+
+    def alone(self) -> str:
+        """Where was looked, for somebody who wonders why nobody is there."""
+        here = "No other node of this mesh runs on this machine"
+        if self._card.address is None:
+            return "This node keeps to itself: it runs in standalone mode."
+        if is_loopback(self._config.transport.host):
+            return f"{here}, and others cannot see this one: it listens on {self._config.transport.host} only (--host)."
+        if self._lan is None:
+            return f"{here}; the local network is not searched, since discovery.lan is off."
+        return f"{here}, and none has answered on the local network."
 
     async def close(self) -> None:
         await self._neighbours.close()

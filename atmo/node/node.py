@@ -273,6 +273,10 @@ class Node:
         found = self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
         return [*found, *self.mesh.problems.values()]
 
+    def alone(self) -> str:
+        """Why this node has no peer, empty if it has one."""
+        return "" if self._discovery is None or self.mesh.transport.linked() else self._discovery.alone()
+
     @property
     def uptime_s(self) -> float:
         return self.clock.now() - self._started_s

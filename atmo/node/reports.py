@@ -69,6 +69,7 @@ def mesh(node: Node) -> Json:
             for peer, info in mesh_node.core.vigil.epitaphs()
         ],
         "events": [{"at_s": at, "what": what, "about": about} for at, what, about in mesh_node.recent],
+        "alone": node.alone(),
         "problems": node.problems(),
     }
 

@@ -16,6 +16,14 @@ def is_ip(host: str) -> bool:
     return True
 
 
+def is_loopback(host: str) -> bool:
+    """Is only this machine meant?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def reachable_host(host: str) -> str:
     """What to tell peers when bound to `host`: itself, or for a wildcard this machine's address on its network.
 

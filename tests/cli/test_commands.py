@@ -88,7 +88,9 @@ def test_a_life_of_a_node(cluster: Cluster, environ: dict[str, str]) -> None:
     assert routed["chosen"]["capability"] == "atmo:chat:atmo-nano"
     assert "service" in atmo("route", "What is 2+2?").out
 
-    assert "default" in atmo("mesh").out
+    alone = atmo("mesh").out
+    assert "default" in alone
+    assert "listens on 127.0.0.1 only" in alone, "nothing found is said, with the reason"
     assert "default" in atmo("mesh", "watch", "--seconds", "0.3").out
     models = atmo("models", "list", "--json").json
     assert {"atmo-nano", "atmo-tone", "atmo-encoder"} <= {model["name"] for model in models["local"]}

@@ -21,6 +21,7 @@ def test_each_node_shows_how_it_is() -> None:
         "mesh": "12D3KooWmesh",
         "nodes": [node("here", "self"), node("friend", "linked"), node("mute", "suspect"), node("far", "lost")],
         "dead": [{"name": "gone", "state": "dead", "labels": {}}],
+        "alone": "",
         "problems": [],
     }
     console = Console(width=100, record=True, file=None, force_terminal=False)
