@@ -48,10 +48,12 @@ class _Open:
     call: calls.Call
     query: Query
     replies: asyncio.Queue[Routed | Answer | calls.End] = field(default_factory=asyncio.Queue)
+    wanted: list[PeerId] = field(default_factory=list)  # to whom a link is kept for it
 
 
 class Asking:
-    """All requests this node asked. route raises NoRoute; transmit does not raise; learn is told of each attempt."""
+    """All requests this node asked. route raises NoRoute; transmit does not raise; learn is told of each attempt;
+    want(peer, needed) of each node to which a link is needed."""
 
     def __init__(
         self,
@@ -59,12 +61,14 @@ class Asking:
         route: Callable[[Query], Decision],
         transmit: Callable[[PeerId, AnyMessage], None],
         learn: Callable[[calls.Observe], None],
+        want: Callable[[PeerId, bool], None],
     ) -> None:
         self.decisions: OrderedDict[bytes, Decision] = OrderedDict()
         self._clock = clock
         self._route = route
         self._transmit = transmit
         self._learn = learn
+        self._want = want
         self._open: dict[bytes, _Open] = {}
 
     async def ask(self, job: Job) -> AsyncGenerator[Routed | Answer, None]:
@@ -89,6 +93,8 @@ class Asking:
             self._carry_out(opened, call.cancel())
             timer.cancel()
             del self._open[call.id]
+            for peer in opened.wanted:
+                self._want(peer, False)
 
     def receive(self, peer: PeerId, reply: calls.Reply) -> None:
         opened = self._open.get(reply.id)
@@ -116,6 +122,8 @@ class Asking:
         while len(self.decisions) > DECISIONS_KEPT:
             self.decisions.popitem(last=False)
         opened.replies.put_nowait(Routed(opened.call.id, decision, because))
+        opened.wanted.append(decision.peer)
+        self._want(decision.peer, True)
         self._carry_out(opened, opened.call.assign(decision.peer, decision.capability, self._clock.now()))
 
     def _carry_out(self, opened: _Open, effects: list[calls.Effect]) -> None:

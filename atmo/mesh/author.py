@@ -3,6 +3,9 @@
 Versions are counted over all rows of a generation, so each row's versions grow and none is given twice. A row is
 renewed at 0.4 to 0.5 of its TTL (at random, so that nodes that started together do not stay in step); what would be
 due shortly is renewed with it, for one frame instead of several.
+
+In a large mesh rows live longer and load is told more seldom (`nodes`, see MeshTiming): what is said too early waits
+until its time has come, and of several the last is said.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class Author:
         self._version = 0
         self._said: dict[tuple[Kind, str], _Said] = {}
         self._renewals: Agenda[tuple[Kind, str]] = Agenda()
+        self._later: dict[tuple[Kind, str], Body] = {}  # said too early
+        self.nodes = 1  # how large the mesh is
 
     def publish(self, kind: Kind, key: str, body: Body, now: Moment) -> Row | None:
         """The row to send, or None if it says what was said less than half its TTL ago.
@@ -46,8 +51,15 @@ class Author:
         Raises LocalProtocolError if the body exceeds a bound.
         """
         said = self._said.get((kind, key))
-        if said is not None and said.row.body == body and now.mono_s - said.at_s < self._timing.ttl_s(kind) / 2:
+        self._later.pop((kind, key), None)
+        if said is not None and said.row.body == body and now.mono_s - said.at_s < said.row.ttl_s / 2:
             return None
+        if said is not None and kind is Kind.GRADIENT:
+            until_s = said.at_s + self._timing.load_interval_s(self.nodes)
+            if now.mono_s < until_s:
+                self._later[kind, key] = body
+                self._renewals.put_if_sooner((kind, key), until_s)
+                return None
         return self._write(kind, key, body, now)
 
     def withdraw(self, kind: Kind, key: str, now: Moment) -> Row | None:
@@ -64,7 +76,8 @@ class Author:
         due = self._renewals.take_due(now.mono_s)
         if due:
             due += [slot for slot in self._said if slot not in due and self._soon(slot, now)]
-        return [self._write(kind, key, self._said[kind, key].row.body, now) for kind, key in due]
+        said = [(kind, key, self._later.pop((kind, key), self._said[kind, key].row.body)) for kind, key in due]
+        return [self._write(kind, key, body, now) for kind, key, body in said]
 
     def next_renewal(self) -> float | None:
         return self._renewals.next_s()
@@ -80,7 +93,7 @@ class Author:
         return f"<Author generation {self.generation} version {self._version}, {len(self._said)} rows>"
 
     def _write(self, kind: Kind, key: str, body: Body | None, now: Moment) -> Row:
-        ttl_s = self._timing.ttl_s(kind)
+        ttl_s = self._timing.stretched_ttl_s(kind, self.nodes)
         row = seal(
             RowId(self._peer, kind, key),
             body,
@@ -93,6 +106,7 @@ class Author:
         self._version += 1
         if body is None:
             self._said.pop((kind, key), None)
+            self._later.pop((kind, key), None)
             self._renewals.drop((kind, key))
         else:
             self._said[kind, key] = _Said(row, now.mono_s)
@@ -101,4 +115,4 @@ class Author:
 
     def _soon(self, slot: tuple[Kind, str], now: Moment) -> bool:
         at_s = self._renewals.at(slot)
-        return at_s is not None and at_s - now.mono_s < 0.1 * self._timing.ttl_s(slot[0])
+        return at_s is not None and at_s - now.mono_s < 0.1 * self._said[slot].row.ttl_s

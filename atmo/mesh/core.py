@@ -1,12 +1,13 @@
 """The mesh protocol of one node, without IO: events and the time go in, effects come out.
 
 Theory of operation. Rows live in `RowStore`; `Author` writes the own ones; `Outbox` batches what is to be told to all;
-`Relay` says what is passed on; `Neighbours` says whom to dial. Here they are joined:
+`Neighbours` says whom to dial; `Fabric` who is to be a neighbour, what is passed on and when tables are compared. Here
+they are joined:
 
-- A link comes up: the peer is sent the own rows and a summary of the table, and answers with what differs.
+- A link comes up: the peer is sent the own rows, and tables are compared.
 - A row arrives and is news: it goes into the table and, where the mesh is not fully linked, on to others.
-- Every few seconds one random neighbour is asked to compare tables (repair), because the gossip lane may lose frames.
-- A link goes down: `PeerLost` at once, so that nothing is routed there; if the peer does not come back `Vigil` has it
+- Every now and then tables are compared with a random neighbour (repair), because the gossip lane may lose frames.
+- A link is lost: `PeerLost` at once, so that nothing is routed there; if the peer does not come back `Vigil` has it
   accused, and buried if it does not contradict.
 - Somebody sends what no honest peer would send: it is counted, and after some of it the link is ended (`Misbehaved`).
 
@@ -28,10 +29,11 @@ from atmo.mesh.author import Author
 from atmo.mesh.codec import decode, encode
 from atmo.mesh.conduct import Conduct
 from atmo.mesh.events import Effect, Event
-from atmo.mesh.gossip import Outbox, Relay, pack
-from atmo.mesh.limits import MAX_ORIGINS
-from atmo.mesh.messages import Revoked, Rows, Summary
+from atmo.mesh.fabric import Fabric
+from atmo.mesh.gossip import Outbox, pack
+from atmo.mesh.messages import Digest, OverlayMessage, Push, Revoked, Rows, TreeMessage, Versions
 from atmo.mesh.neighbours import Neighbours
+from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.revocations import Revocations
 from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, peek, read
 from atmo.mesh.rowstore import RowStore
@@ -45,10 +47,6 @@ __all__ = ["Core", "MeshTiming"]
 JUMP_INTERVAL_S = 5.0
 # Longer than any process lives.
 FOR_EVER_S = 10 * 365 * 24 * 3600.0
-# How much sooner a node compares tables that knows of another it cannot reach: it depends on what others tell. A guess.
-HURRY = 0.2
-# A summary is small and what it asks for may be large: of one peer no more than this often is answered. A guess.
-SUMMARY_INTERVAL_S = 0.25
 # Rows that overtake each other on two lanes look like those of a node that forgot: no storm of reminders. A guess.
 REMIND_INTERVAL_S = 1.0
 
@@ -66,6 +64,7 @@ class Core:
         verify: Verify,
         timing: MeshTiming,
         rng: Chance,
+        sizes: ViewSizes | None = None,
         revoked: Iterable[Sealed] = (),
     ) -> None:
         self.peer = peer
@@ -75,19 +74,25 @@ class Core:
         self.author = Author(peer, mesh, generation, sign=sign, timing=timing, rng=rng)
         self.neighbours = Neighbours(peer, timing, rng)
         self.vigil = Vigil(self.store, self.author, peer, timing, rng)
-        self._timing = timing
-        self._rng = rng
+        self.fabric = Fabric(
+            peer,
+            self.store,
+            self.neighbours,
+            timing=timing,
+            sizes=sizes or ViewSizes(),
+            rng=rng,
+            own_addresses=self._own_addresses,
+            doubts=self.vigil.detector.doubts,
+        )
         self._outbox = Outbox(timing.batch_s)
-        self._relay = Relay(timing.settle_s)
         self._conduct = Conduct()
         self._links: dict[PeerId, None] = {}  # in the order they came up; a set's order would differ between runs
-        self._compared_s: dict[PeerId, float] = {}  # when a peer's summary was last answered
         self._reminded_s: dict[PeerId, float] = {}  # when a peer was last shown what it had said
         self._off_clock: set[PeerId] = set()  # origins whose wrong clock was reported
-        self._repair_s = float("inf")  # when to compare tables next
         self._jumped_s = float("-inf")
         self._jumps = 0
         self._stopped = False
+        self._wakeup_s: float | None = None  # when something is due
         self._handlers: dict[type, Callable[[Any, Moment], list[Effect]]] = {
             events.FrameReceived: self._on_frame,
             events.Publish: self._on_publish,
@@ -96,6 +101,7 @@ class Core:
             events.LinkDown: self._on_link_down,
             events.DialFailed: self._on_dial_failed,
             events.Discovered: self._on_discovered,
+            events.Want: self.fabric.want,
             events.Revoke: self._on_revoke,
             events.Banned: self._on_banned,
             events.Tick: lambda event, now: [],
@@ -116,12 +122,18 @@ class Core:
             return []
         self.vigil.awake(now)
         effects = self._handlers[type(event)](event, now)
-        effects += self._keep_time(now)
-        self.vigil.expect(self.next_wakeup())
+        self._wakeup_s = self._next_wakeup()
+        if self._wakeup_s is not None and self._wakeup_s <= now.mono_s:
+            effects += self._keep_time(now)
+            self._wakeup_s = self._next_wakeup()
+        self.vigil.expect(self._wakeup_s)
         return effects
 
     def next_wakeup(self) -> float | None:
         """Monotonic time at which the core wants a `Tick`; None while it waits for nothing."""
+        return self._wakeup_s
+
+    def _next_wakeup(self) -> float | None:
         if self._stopped:
             return None
         times = (
@@ -130,7 +142,7 @@ class Core:
             self._outbox.due_s(),
             self.neighbours.next_due(),
             self.vigil.next_due(),
-            self._repair_s if self._links else None,
+            self.fabric.next_due(),
         )
         return min((at_s for at_s in times if at_s is not None), default=None)
 
@@ -138,6 +150,7 @@ class Core:
         """Raises AssertionError if an invariant does not hold."""
         self.store.validate()
         self.neighbours.validate()
+        self.fabric.validate()
         for row in self.store.rows(origin=self.peer):
             assert row.generation == self.generation, "an own row of another generation"
 
@@ -147,14 +160,12 @@ class Core:
     # Time
 
     def _keep_time(self, now: Moment) -> list[Effect]:
-        """Whatever is due, after every event: a busy node needs no extra wakeups."""
+        """Whatever is due, after any event: a busy node needs no extra wakeups."""
         effects = self._changed(self.store.expire(now), now)
-        effects += self._say(self.author.renew(now), now)
+        effects += self._say(self.author.renew(now), now, renewal=True)
         effects += self._watch(now)
         effects += [events.Dial(address) for address in self.neighbours.due(now.mono_s)]
-        if self._repair_s <= now.mono_s and self._links:
-            effects.append(self._compare_with_someone())
-            self._plan_repair(now)
+        effects += self.fabric.due(now)
         effects += [events.Broadcast(frame) for frame in self._outbox.flush(now.mono_s)] if not self._stopped else []
         return effects
 
@@ -162,20 +173,9 @@ class Core:
         """What the failure detector found."""
         found = self.vigil.due(now)
         for peer in found.forgotten:
-            self.neighbours.node_gone(peer)
+            self.fabric.node_gone(peer, now)
         effects: list[Effect] = [*found.effects, *self._changed(found.changes, now)]
         return effects + self._say(found.said, now)
-
-    def _plan_repair(self, now: Moment) -> None:
-        hurry = 1.0 if not self._relay.cut_off(now.mono_s) else HURRY
-        self._repair_s = now.mono_s + hurry * self._timing.repair_s * self._rng.uniform(0.5, 1.5)
-
-    def _compare_with_someone(self) -> Effect:
-        peers = tuple(self._links)
-        return events.Send(peers[int(self._rng.random() * len(peers))], self._summary(answer=True))
-
-    def _summary(self, *, answer: bool) -> bytes:
-        return encode(Summary(self.store.summary()[:MAX_ORIGINS], answer))
 
     # Links
 
@@ -183,29 +183,26 @@ class Core:
         if self._conduct.banned(event.peer, now.mono_s):
             return [events.Misbehaved(event.peer, "It broke the protocol a short while ago.")]
         self._links[event.peer] = None
-        self._relay.link_up(event.peer)
-        self.neighbours.link_up(event.peer, event.address)
         self.vigil.detector.link_up(event.peer, now.mono_s)
-        if len(self._links) == 1:
-            self._plan_repair(now)
-        own = list(pack(self.store.transcript(self.peer, now)))
         revoked = [encode(message) for message in self.revocations.messages()]
-        return [events.Send(event.peer, frame) for frame in [*revoked, *own, self._summary(answer=False)]]
+        own = [*revoked, *pack(self.store.transcript(self.peer, now))]
+        return [*(events.Send(event.peer, frame) for frame in own), *self.fabric.link_up(event, now)]
 
     def _on_link_down(self, event: events.LinkDown, now: Moment) -> list[Effect]:
         if event.peer not in self._links:
             return []
         del self._links[event.peer]
-        self._compared_s.pop(event.peer, None)
         self._reminded_s.pop(event.peer, None)
-        if self.store.get(RowId(event.peer, Kind.NODE, "")) is not None:  # if not, it said goodbye
-            self._relay.lost(event.peer)
-        self.neighbours.link_down(event.peer, now.mono_s)
+        self._conduct.forget(event.peer)
+        said_goodbye = self.store.get(RowId(event.peer, Kind.NODE, "")) is None
+        lost = self.fabric.link_down(event.peer, said_goodbye, now)
+        if not lost:
+            self.vigil.detector.excuse(event.peer)
         self.vigil.detector.link_down(event.peer, now.mono_s)
-        return [events.PeerLost(event.peer)]
+        return [events.PeerLost(event.peer)] if lost else []
 
     def _on_dial_failed(self, event: events.DialFailed, now: Moment) -> list[Effect]:
-        self.neighbours.dial_failed(event.address, now.mono_s)
+        self.fabric.dial_failed(event, now)
         if event.address.peer is not None:
             self.vigil.detector.dial_failed(event.address.peer, now.mono_s)
         return []
@@ -213,6 +210,10 @@ class Core:
     def _on_discovered(self, event: events.Discovered, now: Moment) -> list[Effect]:
         self.neighbours.discovered(event.address, now.mono_s)
         return []
+
+    def _own_addresses(self) -> tuple[str, ...]:
+        row = self.store.get(RowId(self.peer, Kind.NODE, ""))
+        return row.body.addresses if row is not None and isinstance(row.body, NodeInfo) else ()
 
     # Members that are none any more
 
@@ -244,18 +245,22 @@ class Core:
         return self._say([row] if row else [], now)
 
     def _on_stop(self, event: events.Stop, now: Moment) -> list[Effect]:
-        self._say(self.author.withdraw_all(now), now)
+        last_words = self.author.withdraw_all(now)
+        self._write(last_words, now)
+        for row in last_words:
+            self._outbox.add(row)
         self._stopped = True
         frames = self._outbox.drain(now.mono_s)
         # On both lanes: last words cannot be repeated, and the lane that loses nothing may be closed first.
         last = [events.Send(peer, frame) for peer in self._links for frame in frames]
         return [*(events.Broadcast(frame) for frame in frames), *last]
 
-    def _say(self, rows: Iterable[Row], now: Moment) -> list[Effect]:
+    def _say(self, rows: Iterable[Row], now: Moment, *, renewal: bool = False) -> list[Effect]:
         """Put own rows into the table and on their way."""
         rows = list(rows)
         for row in rows:
-            self._outbox.add(row)
+            if self.fabric.own_row(row, renewal, now):
+                self._outbox.add(row)
         return self._write(rows, now)
 
     def _write(self, rows: Iterable[Row], now: Moment) -> list[Effect]:
@@ -284,7 +289,7 @@ class Core:
         except RemoteProtocolError as exc:
             return self._blame(event.peer, exc.message, now)
         if isinstance(message, Rows):
-            return self._on_rows(event.peer, message.rows, now)
+            return self._on_rows(event.peer, message.rows, now)[0]
         if event.gossip:
             return self._blame(event.peer, f"A {type(message).__name__} came on the gossip lane.", now)
         if isinstance(message, Revoked):
@@ -292,19 +297,33 @@ class Core:
                 return self._revoked(message.statements, event.peer, now)
             except RemoteProtocolError as exc:
                 return self._blame(event.peer, exc.message, now)
-        if isinstance(message, Summary):
-            return self._on_summary(event.peer, message, now)
+        if isinstance(message, Push):
+            effects, any_new = self._on_rows(event.peer, message.rows, now)
+            return effects + self.fabric.pushed(event.peer, any_new)
+        if isinstance(message, TreeMessage):
+            return self.fabric.on_tree(event.peer, message, now)
+        if isinstance(message, OverlayMessage):
+            return self.fabric.on_overlay(event.peer, message, now)
+        if isinstance(message, Digest | Versions):
+            return self.fabric.on_sync(event.peer, message, now)
+        self.fabric.overlay.used(event.peer, now.mono_s)
         return [events.Deliver(event.peer, message)]
 
-    def _on_rows(self, peer: PeerId, rows: tuple[SignedRow, ...], now: Moment) -> list[Effect]:
+    def _on_rows(self, peer: PeerId, rows: tuple[SignedRow, ...], now: Moment) -> tuple[list[Effect], bool]:
+        """What follows from rows that a peer sent, and whether any of them was news."""
+        if not self._conduct.admits(peer, len(rows), now.mono_s):
+            return self._blame(peer, "It sent more rows than anybody has to say.", now), True
         changes: list[Change] = []
         effects: list[Effect] = []
+        any_new = False
         for signed in rows:
             outcome = self.store.apply(signed, now)
             if isinstance(outcome, Applied):
+                any_new = True
                 changes += outcome.changes
                 self._off_clock.discard(outcome.row.id.origin)
-                if self._relay.passes_on(outcome.row, now.mono_s):
+                renewal = bool(outcome.changes) and outcome.changes[-1].renewal
+                if self.fabric.new_row(outcome.row, peer, renewal, now):
                     self._outbox.add(outcome.row)
             elif outcome.reason is Reason.STALE and outcome.origin == peer:
                 effects += self._remind(peer, now)
@@ -312,7 +331,7 @@ class Core:
                 effects += self._on_rejected(peer, signed, outcome, now)
             if outcome.equivocation is not None:
                 effects.append(events.Equivocated(PeerId(peek(signed).origin), outcome.equivocation))
-        return self._changed(changes, now) + effects
+        return self._changed(changes, now) + effects, any_new
 
     def _remind(self, peer: PeerId, now: Moment) -> list[Effect]:
         """A peer says of itself what is older than what it said before: show it the latter. See `_jump`."""
@@ -340,28 +359,6 @@ class Core:
             return [events.ClockOff(peer, peek(signed).issued_s - now.wall_s)]
         return []
 
-    def _on_summary(self, peer: PeerId, theirs: Summary, now: Moment) -> list[Effect]:
-        """Send what the peer lacks, and the own summary if it asks for what this node may lack.
-
-        Of a node whose link was lost nothing is told until it says that it lives: it is probably dead, and would live
-        on for a TTL with each newcomer.
-        """
-        if now.mono_s - self._compared_s.get(peer, float("-inf")) < SUMMARY_INTERVAL_S:
-            return []
-        self._compared_s[peer] = now.mono_s
-        known: dict[bytes, tuple[int, int]] = {origin: (life, total) for origin, life, total in theirs.origins}
-        missing: list[SignedRow] = []
-        for origin, generation, total in self.store.summary():
-            their_generation, their_total = known.get(origin, (0, 0))
-            if generation == their_generation and total == their_total:
-                continue
-            if generation >= their_generation and not self.vigil.detector.doubts(origin):
-                missing += self.store.transcript(origin, now)
-        effects: list[Effect] = [events.Send(peer, frame) for frame in pack(missing)]
-        if theirs.answer:
-            effects.append(events.Send(peer, self._summary(answer=False)))
-        return effects
-
     def _blame(self, peer: PeerId, why: str, now: Moment) -> list[Effect]:
         if not self._conduct.blame(peer, now.mono_s):
             return []
@@ -380,11 +377,9 @@ class Core:
         return [events.RowsChanged(tuple(changes))] if changes else []
 
     def _node_changed(self, change: Change, now: Moment) -> None:
-        peer = change.id.origin
         if change.row is None:
-            self._relay.node_gone(peer)
-            if not self.store.is_dead(peer):  # the dead are dialled for a while: they may have been cut off
-                self.neighbours.node_gone(peer)
+            if not self.store.is_dead(change.id.origin):  # the dead are dialled for a while: they may have been cut off
+                self.fabric.node_gone(change.id.origin, now)
         elif isinstance(change.row.body, NodeInfo):
-            self._relay.node_known(peer, peer in self._links, now.mono_s)
-            self.neighbours.told(peer, change.row.body.addresses, now.mono_s)
+            self.fabric.node_known(change.id.origin, change.row.body.addresses, now)
+        self.author.nodes = self.fabric.overlay.nodes

@@ -16,10 +16,11 @@ from atmo.mesh.verdict import Change, Equivocation
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """A peer is linked. `address` is where it can be dialled, None if nobody knows."""
+    """A peer is linked. `address` is where it can be dialled, None if nobody knows; outbound: this node dialled."""
 
     peer: PeerId
     address: Multiaddr | None
+    outbound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,14 @@ class Discovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """A request is for this peer: there has to be a link, until `needed` is False as often as it was True."""
+
+    peer: PeerId
+    needed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The time that `next_wakeup` named has come, or any other time."""
 
@@ -90,7 +99,20 @@ class Banned:
     peer: PeerId
 
 
-Event = Revoke | Banned | LinkUp | LinkDown | DialFailed | FrameReceived | Publish | Withdraw | Discovered | Tick | Stop
+Event = (
+    Revoke
+    | Banned
+    | LinkUp
+    | LinkDown
+    | DialFailed
+    | FrameReceived
+    | Publish
+    | Withdraw
+    | Discovered
+    | Want
+    | Tick
+    | Stop
+)
 
 # Effects
 
@@ -115,6 +137,14 @@ class Dial:
     """Try to link. Told of the outcome by `LinkUp` or `DialFailed`."""
 
     address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """End the link with a peer that has done nothing wrong: `LinkDown` follows."""
+
+    peer: PeerId
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +235,7 @@ Effect = (
     | Send
     | Broadcast
     | Dial
+    | HangUp
     | RowsChanged
     | Deliver
     | PeerLost
@@ -228,6 +259,7 @@ __all__ = [
     "Equivocated",
     "Event",
     "FrameReceived",
+    "HangUp",
     "Health",
     "HealthChanged",
     "KeyRevoked",
@@ -242,5 +274,6 @@ __all__ = [
     "Send",
     "Stop",
     "Tick",
+    "Want",
     "Withdraw",
 ]

@@ -6,7 +6,9 @@ would be n^2 waste. So a node passes on what is new to it only while it knows of
 may not know that two others are strangers to each other; for both there is repair: each node compares summaries with a
 random neighbour every few seconds (core.py), and rows are renewed.
 
-An overlay with an active view replaces `Relay`; what is passed on to whom is decided there and nowhere else.
+Where the mesh is too large for that, the overlay (overlay.py) decides who is linked and everything new is passed on:
+a few small rows a second to all neighbours (a flood: the fastest way and proof against any loss, each node gets some
+five copies), everything else along the tree (tree.py). `Brook` says which.
 """
 
 from __future__ import annotations
@@ -26,17 +28,22 @@ _FRAME_OVERHEAD_BYTES = 1 + 1 + 1 + 5
 
 def pack(rows: Iterable[SignedRow]) -> Iterator[bytes]:
     """Frames with these rows, in their order, none above the limits."""
+    return (encode(Rows(batch)) for batch in batches(rows))
+
+
+def batches(rows: Iterable[SignedRow]) -> Iterator[tuple[SignedRow, ...]]:
+    """These rows in their order, as many together as go into a frame."""
     batch: list[SignedRow] = []
     size = _FRAME_OVERHEAD_BYTES
     for row in rows:
         more = len(row.payload) + len(row.signature) + _ROW_OVERHEAD_BYTES
         if batch and (size + more > MAX_ROWS_FRAME_BYTES or len(batch) == MAX_ROWS_PER_FRAME):
-            yield encode(Rows(tuple(batch)))
+            yield tuple(batch)
             batch, size = [], _FRAME_OVERHEAD_BYTES
         batch.append(row)
         size += more
     if batch:
-        yield encode(Rows(tuple(batch)))
+        yield tuple(batch)
 
 
 class Outbox:
@@ -70,6 +77,29 @@ class Outbox:
         """Everything, due or not: the node is leaving."""
         self._flushed_s = float("-inf")
         return self.flush(now_s)
+
+
+# What a flood is for: a few small rows. At 24 neighbours or 6, so many rows a second cost some kilobytes. Guesses.
+FLOOD_MAX_BYTES = 2048
+FLOOD_ROWS_PER_S = 20.0
+FLOOD_BURST = 40.0
+
+
+class Brook:
+    """How many rows a node floods: a token bucket."""
+
+    def __init__(self) -> None:
+        self._tokens = FLOOD_BURST
+        self._at_s = 0.0
+
+    def takes(self, row: Row, now_s: float) -> bool:
+        """True if the row is for all neighbours at once, False if it is for the tree."""
+        self._tokens = min(FLOOD_BURST, self._tokens + (now_s - self._at_s) * FLOOD_ROWS_PER_S)
+        self._at_s = now_s
+        if len(row.signed.payload) > FLOOD_MAX_BYTES or self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
 
 
 class Relay:

@@ -17,12 +17,15 @@ MAX_ROWS_FRAME_BYTES = 64 << 10
 # 16 views of 384 bytes, and a descriptor with 32 examples of 700 bytes. Two rows always fit into a frame.
 MAX_ROW_BYTES = 31 << 10
 MAX_ROWS_PER_FRAME = 512
-# Origins in a summary: 50 bytes each, so that it fits into a control frame.
+# Origins in a table, and in a list of versions: about 55 bytes each, so that it fits into a control frame.
 MAX_ORIGINS = 16_384
 # Nodes that one node accuses at a time: 45 bytes each. More than it can have been linked to.
 MAX_CHARGES = 256
-# The longest a row lives without being renewed. High-water marks outlive it (rowstore.py).
-MAX_TTL_S = 300.0
+# Versions of one origin that are told: twice the rows it may have. A bucket of the largest table stays within a frame.
+MAX_VERSIONS = 512
+# The longest a row lives without being renewed: in a mesh of thousands renewals are rare (pace.py), and who is gone is
+# noticed by neighbours. High-water marks outlive it (rowstore.py).
+MAX_TTL_S = 3600.0
 
 _INT53 = (1 << 53) - 1  # integers that every language's numbers hold exactly
 

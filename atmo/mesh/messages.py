@@ -12,11 +12,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from atmo.ids import PeerId
 from atmo.keys import Sealed
 from atmo.mesh.capability import Load
 from atmo.mesh.limits import (
     MAX_ORIGINS,
     MAX_ROWS_PER_FRAME,
+    MAX_VERSIONS,
+    Address,
     Big,
     CallId,
     Count,
@@ -40,6 +43,19 @@ from atmo.mesh.rows import SignedRow
 
 # Of about 170 bytes each, in one frame. A guess.
 MAX_STATEMENTS = 256
+# Addresses of a contact, contacts in a shuffle, hops of a walk. Guesses: a machine has two or three addresses; the
+# overlay sends at most eight contacts over at most six hops.
+MAX_ADDRESSES = 4
+MAX_CONTACTS = 8
+MAX_HOPS = 8
+
+Addresses = Annotated[tuple[Address, ...], Meta(max_length=MAX_ADDRESSES)]
+Hops = Annotated[int, Meta(ge=0, le=MAX_HOPS)]
+PeerKey = Annotated[PeerId, Meta(min_length=32, max_length=32)]
+Path = Annotated[tuple[PeerKey, ...], Meta(max_length=MAX_HOPS)]
+Contacts = Annotated[tuple["Contact", ...], Meta(max_length=MAX_CONTACTS)]
+RowIds = Annotated[bytes, Meta(min_length=8, max_length=8 * MAX_ROWS_PER_FRAME)]
+Parts = Annotated[int, Meta(ge=1, le=256)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -52,20 +68,103 @@ class Rows(Message, frozen=True, tag=1):
     rows: Annotated[tuple[SignedRow, ...], Meta(max_length=MAX_ROWS_PER_FRAME)]
 
 
-class Summary(Message, frozen=True, tag=2):
-    """What the sender knows of each origin: (peer, generation, sum over its rows), see RowStore.summary.
+class Versions(Message, frozen=True, tag=2):
+    """What the sender knows of the origins in some buckets of its table, see sync.py.
 
-    answer: True asks for the receiver's own summary in return.
+    salt, parts: how the table is divided into buckets; buckets: which of them are told, one byte each; origins: (peer,
+    generation, sum over its rows, versions that it has or had). answer: True says that these are all it has in those
+    buckets and asks for the receiver's versions of the same origins; False is that answer.
     """
 
-    origins: Annotated[tuple[tuple[Key32, Order, Big], ...], Meta(max_length=MAX_ORIGINS)]
+    salt: CallId
+    parts: Parts
+    buckets: Annotated[bytes, Meta(min_length=1, max_length=256)]
+    origins: Annotated[
+        tuple[tuple[Key32, Order, Big, Annotated[tuple[Order, ...], Meta(max_length=MAX_VERSIONS)]], ...],
+        Meta(max_length=MAX_ORIGINS),
+    ]
     answer: bool
 
 
-class Revoked(Message, frozen=True, tag=3):
+class Revoked(Message, frozen=True, tag=4):
     """What the mesh's root took back: all that is known after a link came up, later what is news. Control lane only."""
 
     statements: Annotated[tuple[Sealed, ...], Meta(max_length=MAX_STATEMENTS)]
+
+
+class Digest(Message, frozen=True, tag=3):
+    """The sender's table in short: 8 bytes for each bucket, salted, see sync.py."""
+
+    salt: CallId
+    digests: Annotated[bytes, Meta(min_length=8, max_length=8 * 256)]
+
+
+class Contact(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where a peer can be dialled."""
+
+    peer: PeerKey
+    addresses: Addresses
+
+
+class Join(Message, frozen=True, tag=20):
+    """The sender is new and knows nobody else. addresses: where it can be dialled."""
+
+    addresses: Addresses
+
+
+class ForwardJoin(Message, frozen=True, tag=21):
+    """Somebody is new: on a random walk of so many more hops, at whose end it is dialled."""
+
+    contact: Contact
+    hops: Hops
+
+
+class Neighbour(Message, frozen=True, tag=22):
+    """Be my neighbour. priority: the sender has no other, or bridges a partition: not to be refused."""
+
+    addresses: Addresses
+    priority: bool
+
+
+class Disconnect(Message, frozen=True, tag=23):
+    """Not, or no longer, my neighbour. The end that dialled hangs up."""
+
+
+class Shuffle(Message, frozen=True, tag=24):
+    """Some of the sender's contacts, on a random walk. path: whom it passed, the first being whose they are."""
+
+    path: Path
+    hops: Hops
+    contacts: Contacts
+
+
+class ShuffleReply(Message, frozen=True, tag=25):
+    """Contacts in return. path: whom it still has to pass, the last of them next; empty at its destination."""
+
+    path: Path
+    contacts: Contacts
+
+
+class Push(Message, frozen=True, tag=30):
+    """New rows along the tree: the receiver's first copy, or it says Prune."""
+
+    rows: Annotated[tuple[SignedRow, ...], Meta(max_length=MAX_ROWS_PER_FRAME)]
+
+
+class IHave(Message, frozen=True, tag=31):
+    """New rows that were not sent: the first 8 bytes of each payload's SHA-256, one after the other."""
+
+    ids: RowIds
+
+
+class Graft(Message, frozen=True, tag=32):
+    """Send these rows, and from now on all new ones."""
+
+    ids: RowIds
+
+
+class Prune(Message, frozen=True, tag=33):
+    """Announce new rows from now on, do not send them: they arrive here from others first."""
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -170,4 +269,30 @@ class Grant(Message, frozen=True, tag=17):
     parts: Credits
 
 
-AnyMessage = Rows | Summary | Revoked | Ask | Part | Vectors | Scores | Done | Failed | Cancel | Grant
+OverlayMessage = Join | ForwardJoin | Neighbour | Disconnect | Shuffle | ShuffleReply
+TreeMessage = Push | IHave | Graft | Prune
+SyncMessage = Versions | Digest
+AnyMessage = (
+    Rows
+    | Versions
+    | Digest
+    | Revoked
+    | Join
+    | ForwardJoin
+    | Neighbour
+    | Disconnect
+    | Shuffle
+    | ShuffleReply
+    | Push
+    | IHave
+    | Graft
+    | Prune
+    | Ask
+    | Part
+    | Vectors
+    | Scores
+    | Done
+    | Failed
+    | Cancel
+    | Grant
+)

@@ -1,8 +1,10 @@
-"""Whom to link to: everyone, while the mesh is small.
+"""Whom to dial, where and when: everyone while the mesh is small, and then whom the overlay names (overlay.py).
 
 A target is a peer with its known addresses, or an address whose peer is not known yet. A target without a link is
 dialled, and again after each failure with exponential backoff and jitter (for ever: a seed may be switched on later,
 and one dial a minute costs nothing), its addresses in turn. What a NODE row named is a target while that row lives.
+In a large mesh (`everyone` False) only addresses from discovery are dialled again, ten times as seldom: a thousand
+nodes may remember the same seed. Others are dialled once, by `seek`, and the overlay chooses again if that fails.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from atmo.mesh.timing import MeshTiming
 MAX_HINTS = 1024
 # Dials without an outcome yet. A guess: enough to link a small mesh in a few round trips.
 MAX_DIALS = 32
+# How much more seldom an address from discovery is dialled again in a large mesh. A guess.
+SELDOM = 10.0
 
 Target = PeerId | Multiaddr
 
@@ -41,6 +45,7 @@ class Neighbours:
     own: PeerId
     timing: MeshTiming
     rng: Chance
+    everyone: bool = True
     _prospects: dict[Target, _Prospect] = field(default_factory=dict)
     _linked: set[PeerId] = field(default_factory=set)
     _avoided: dict[Target, float] = field(default_factory=dict)  # not to be dialled before that time
@@ -53,8 +58,36 @@ class Neighbours:
             return
         prospect = self._prospects.setdefault(peer, _Prospect())
         was, prospect.told = prospect.told, tuple(_addresses_of(peer, addresses))
-        if prospect.told != was:
+        if prospect.told != was and self.everyone:
             self._consider(peer, now_s + (self.timing.courtesy_s if self.own > peer else 0.0))
+
+    def link_to_all(self, everyone: bool, now_s: float) -> None:
+        """Everyone is a target, or only whom discovery or the overlay names."""
+        if everyone == self.everyone:
+            return
+        self.everyone = everyone
+        for target, prospect in self._prospects.items():
+            if everyone and prospect.addresses:
+                self._consider(target, now_s + self.rng.uniform(0.0, 2.0 * self.timing.courtesy_s))
+            elif not everyone and not prospect.hints:
+                self._agenda.drop(target)
+
+    def seek(self, peer: PeerId, addresses: Iterable[str], now_s: float) -> Multiaddr | None:
+        """The address to dial this peer at now, for the overlay. None if there is none, or it is dialled already."""
+        prospect = self._prospects.get(peer)
+        known = tuple(_addresses_of(peer, addresses)) or (prospect.addresses if prospect else ())
+        if not known or peer in self._linked or self._dialled.at(peer) is not None:
+            return None
+        if self._avoided_until_s(peer, now_s) > now_s:
+            return None
+        self._agenda.drop(peer)
+        self._dialled.put(peer, now_s + self.timing.dial_timeout_s)
+        return known[int(self.rng.random() * len(known))]
+
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        """Where a peer can be dialled, as far as it is known."""
+        prospect = self._prospects.get(peer)
+        return tuple(str(address) for address in prospect.addresses) if prospect else ()
 
     def discovered(self, address: Multiaddr, now_s: float) -> None:
         target: Target = address if address.peer is None else address.peer
@@ -107,9 +140,10 @@ class Neighbours:
     def dial_failed(self, address: Multiaddr, now_s: float) -> None:
         target: Target = address if address.peer is None else address.peer
         prospect = self._prospects.get(target)
-        if prospect is not None and self._dialled.at(target) is not None:
+        if self._dialled.at(target) is not None:
             self._dialled.drop(target)
-            self._retry(target, prospect, now_s)
+            if prospect is not None:
+                self._retry(target, prospect, now_s)
 
     def avoid(self, peer: PeerId, until_s: float) -> None:
         """Do not dial it before that, whatever happens."""
@@ -146,16 +180,17 @@ class Neighbours:
         for target, prospect in self._prospects.items():
             if prospect.addresses and target not in self._linked:
                 waits = self._agenda.at(target) is not None or self._dialled.at(target) is not None
-                assert waits, "a prospect that nobody will ever dial"
+                assert waits or not (self.everyone or prospect.hints), "a prospect that nobody will ever dial"
 
     def _consider(self, target: Target, at_s: float) -> None:
         if target not in self._linked and self._dialled.at(target) is None:
             self._agenda.put_if_sooner(target, max(at_s, self._avoided_until_s(target, at_s)))
 
     def _retry(self, target: Target, prospect: _Prospect, now_s: float) -> None:
-        if target in self._linked:
+        if target in self._linked or not (self.everyone or prospect.hints):
             return
-        wait_s = min(self.timing.redial_max_s, self.timing.redial_min_s * 2.0 ** min(prospect.failures, 16))
+        most_s = self.timing.redial_max_s * (1.0 if self.everyone or not self._linked else SELDOM)
+        wait_s = min(most_s, self.timing.redial_min_s * 2.0 ** min(prospect.failures, 16))
         prospect.failures += 1
         at_s = now_s + wait_s * self.rng.uniform(0.5, 1.0)
         self._agenda.put(target, max(at_s, self._avoided_until_s(target, now_s)))

@@ -45,6 +45,9 @@ log = structlog.get_logger("atmo.mesh")
 LOAD_INTERVAL_S = 0.25
 # The path's latency is read from the transport so often, if anything happens at all.
 RTT_INTERVAL_S = 1.0
+# How long a request waits for the link to a node that is no neighbour, before another node is asked. A guess: several
+# handshakes over a slow network.
+LINK_WAIT_S = 4.0
 # Events kept for those who watch.
 EVENTS_KEPT = 200
 
@@ -74,7 +77,7 @@ class MeshNode:
         self.table = RoutingTable()
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit)
-        self.asking = Asking(clock, self.route, self._transmit, self._learn)
+        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want)
         self.problems: dict[str, str] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
@@ -99,6 +102,7 @@ class MeshNode:
         self._asks_others = asks_others
         self._on_revoked = on_revoked
         self._passports: dict[PeerId, Passport] = {}
+        self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
         self._wake: asyncio.TimerHandle | None = None
         self._load_timer: asyncio.TimerHandle | None = None
         self._load_told_s = float("-inf")
@@ -190,12 +194,16 @@ class MeshNode:
                 self.table.mark_back(event.peer)
                 self._reached(event.peer)
                 self._passports[event.peer] = event.passport
-                self._handle(events.LinkUp(event.peer, event.address))
+                self._handle(events.LinkUp(event.peer, event.address, event.outbound))
+                for ask in self._parked.pop(event.peer, []):
+                    self._transmit(event.peer, ask)
             elif isinstance(event, LinkDown):
                 self._lost(event)
             elif isinstance(event, DialFailed):
                 self._unreachable(event)
                 self._handle(events.DialFailed(event.address))
+                if event.address.peer is not None:
+                    self._not_linked(event.address.peer, event.error.message)
 
     def _unreachable(self, event: DialFailed) -> None:
         """Worth a line once for each address and reason; a problem only where the user named the address."""
@@ -236,7 +244,6 @@ class MeshNode:
 
     def _lost(self, event: LinkDown) -> None:
         self.note("lost", f"{short(event.peer)}: {event.reason}")
-        self.table.mark_lost(event.peer)
         self.serving.peer_lost(event.peer)
         self._handle(events.LinkDown(event.peer, event.reason))
         self.asking.peer_lost(event.peer, event.reason)
@@ -276,6 +283,10 @@ class MeshNode:
             self._send_frame(effect.peer, effect.frame)
         elif isinstance(effect, events.Dial):
             self.transport.dial(effect.address)
+        elif isinstance(effect, events.HangUp):
+            self.transport.hang_up(effect.peer, effect.reason)
+        elif isinstance(effect, events.PeerLost):
+            self.table.mark_lost(effect.peer)
         elif isinstance(effect, events.Misbehaved):
             self.note("misbehaved", f"{short(effect.peer)}: {effect.reason}")
             self.transport.hang_up(effect.peer, effect.reason)
@@ -322,8 +333,7 @@ class MeshNode:
                 self._dead.discard(origin)
             elif isinstance(body, NodeInfo):
                 self.table.put_node(origin, body)
-                if origin != self.peer and origin not in self.transport.linked():
-                    self.table.mark_lost(origin)
+                self._mark(origin)
         elif kind is Kind.CAPABILITY:
             if body is None:
                 self.table.drop_capability(origin, key)
@@ -331,6 +341,15 @@ class MeshNode:
                 self.table.put_capability(origin, body)
         elif isinstance(body, Gradient):
             self.table.put_gradient(origin, body, self._clock.now())
+
+    def _mark(self, origin: PeerId) -> None:
+        """Where all link to all, a node without a link cannot be asked; in a larger mesh one is made when needed."""
+        if origin == self.peer:
+            return
+        if not self._core.fabric.everyone:
+            self.table.mark_back(origin)
+        elif origin not in self.transport.linked():
+            self.table.mark_lost(origin)
 
     def _tell_load(self) -> None:
         self._load_timer = None
@@ -347,11 +366,36 @@ class MeshNode:
         if peer == self.peer:
             asyncio.get_running_loop().call_soon(self._on_message, peer, message)
             return
+        if isinstance(message, Ask) and peer not in self.transport.linked():
+            self._park(peer, message)
+            return
         try:
             self.transport.send(peer, encode(message))
         except TransportError as error:
             if isinstance(message, Ask):
                 asyncio.get_running_loop().call_soon(self.asking.not_sent, message.id, peer, error.message)
+
+    def _want(self, peer: PeerId, needed: bool) -> None:
+        """A request needs a link to the peer, or does not any more."""
+        if peer != self.peer and not self._closed:
+            self._handle(events.Want(peer, needed=needed))
+
+    def _park(self, peer: PeerId, ask: Ask) -> None:
+        """Until the link is there that `_want` asked for, or too late."""
+        self._parked.setdefault(peer, []).append(ask)
+        late = "no link to it came about in time"
+        asyncio.get_running_loop().call_later(LINK_WAIT_S, self._give_up_link, peer, ask, late)
+
+    def _give_up_link(self, peer: PeerId, ask: Ask, why: str) -> None:
+        if ask in self._parked.get(peer, []):
+            self._not_linked(peer, why)
+
+    def _not_linked(self, peer: PeerId, why: str) -> None:
+        parked = self._parked.pop(peer, [])
+        if parked:
+            self.table.mark_lost(peer)
+        for ask in parked:
+            self.asking.not_sent(ask.id, peer, why)
 
     def _on_message(self, peer: PeerId, message: AnyMessage) -> None:
         if isinstance(message, Part | Vectors | Scores | Done | Failed):

@@ -41,6 +41,9 @@ from atmo.mesh.verdict import Applied, Change, Equivocation, Reason, Rejected
 # A copy of a row is acceptable until issued + ttl + tolerance, and it was accepted at issued - tolerance at the
 # earliest.
 MARK_LIFE_S = MAX_TTL_S + 2 * CLOCK_TOLERANCE_S
+# How long a withdrawal is told to those who may not have heard of it. It must reach whoever was cut off for a while;
+# after that the row it ends is no worse than one whose origin was killed. A guess.
+TELL_S = 300.0
 _KINDS = frozenset(int(kind) for kind in Kind)
 
 Slot = tuple[Kind, str]
@@ -215,15 +218,32 @@ class RowStore:
         Rows whose renewal is overdue are left out: their origin may be gone, and each newcomer would let them live on
         for another TTL.
         """
+        return (signed for _, signed in self.told(origin, now))
+
+    def told(self, origin: PeerId, now: Moment) -> Iterator[tuple[int, SignedRow]]:
+        """The same, each with its version."""
         record = self._origins.get(origin)
         if record is not None and record.buried is not None:
             return
         for slot, mark in record.marks.items() if record else ():
             held = record.rows.get(slot) if record else None
             if held is not None and held.expires_s - now.mono_s >= held.row.ttl_s / 4:
-                yield held.row.signed
-            elif held is None and mark.signed is not None and mark.forget_s - now.mono_s > MARK_LIFE_S - MAX_TTL_S:
-                yield mark.signed
+                yield mark.version, held.row.signed
+            elif held is None and mark.signed is not None and mark.forget_s - now.mono_s > MARK_LIFE_S - TELL_S:
+                yield mark.version, mark.signed
+
+    def versions(self, origin: PeerId) -> tuple[int, int, list[int]]:
+        """(generation, sum, versions of all its rows that are or were here); (0, 0, []) for an unknown origin."""
+        record = self._origins.get(origin)
+        if record is None:
+            return 0, 0, []
+        return record.generation, record.sum, [mark.version for mark in record.marks.values()]
+
+    def latest(self, row_id: RowId) -> SignedRow | None:
+        """What was said last under this name, be it a withdrawal. None if nothing was, or it has expired."""
+        record = self._origins.get(row_id.origin)
+        mark = record.marks.get((row_id.kind, row_id.key)) if record else None
+        return mark.signed if mark else None
 
     def newest(self, origin: PeerId) -> SignedRow | None:
         """The latest that was accepted from an origin, be it expired or withdrawn."""

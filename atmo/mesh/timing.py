@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from atmo.mesh.limits import MAX_TTL_S
 from atmo.mesh.rows import Kind
+
+# Up to so many nodes rows are renewed at their full pace: where all link to all (overlay.py). A guess.
+QUIET_NODES = 24
+# A guess: at a thousand nodes of which all are busy each hears 50 loads a second.
+LOAD_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +23,10 @@ class MeshTiming:
     redial_max_s: the wait after the first failed dial, doubled with each further one up to the latter, times 0.5 to 1
     at random. courtesy_s: of two nodes that learn of each other the one with the higher key waits so long before it
     dials. probe_s: how long after the loss of a link its peer may take to be back before it is accused. suspicion_s:
-    how long the accused has to contradict, at the least (suspicion.py).
+    how long the accused has to contradict, at the least (suspicion.py). sync_s: the same as repair_s where the mesh is
+    too large for all to link to all, times the logarithm of its size.
+
+    `stretched` is how the mesh stays quiet however large it grows: see there.
     """
 
     batch_s: float = 0.1  # design: below what a person notices, above the spacing of a burst
@@ -32,6 +42,7 @@ class MeshTiming:
     suspect_ttl_s: float = 30.0
     probe_s: float = 1.5  # two dials: the first after half a second, and time for its handshake
     suspicion_s: float = 4.0  # memberlist, LAN: SuspicionMult 4, ProbeInterval 1 s
+    sync_s: float = 30.0  # the design's
 
     def ttl_s(self, kind: Kind) -> float:
         return {
@@ -40,3 +51,25 @@ class MeshTiming:
             Kind.GRADIENT: self.gradient_ttl_s,
             Kind.SUSPECT: self.suspect_ttl_s,
         }[kind]
+
+    def stretched_ttl_s(self, kind: Kind, nodes: int) -> float:
+        """How long a row lives in a mesh of so many nodes.
+
+        A renewal reaches every node, so all renewals together cost each node N * size / TTL: the TTL grows with N and
+        the cost stays what it was at `QUIET_NODES`. Load is renewed more often than the rest and its TTL grows faster,
+        up to that of the node: how busy a thousand nodes are cannot be known to the second, and who chooses one learns
+        it from its answers.
+        """
+        stretch = max(1.0, nodes / QUIET_NODES)
+        ttl_s = self.ttl_s(kind) * stretch
+        if kind is Kind.GRADIENT:
+            ttl_s = min(self.ttl_s(kind) * stretch**1.5, max(ttl_s, self.ttl_s(Kind.NODE) * stretch))
+        return max(self.ttl_s(kind), min(ttl_s, MAX_TTL_S))
+
+    def load_interval_s(self, nodes: int) -> float:
+        """The shortest time between two changes of a node's load: nothing in a small mesh, 20 s at a thousand nodes."""
+        return LOAD_INTERVAL_S * (max(1.0, nodes / QUIET_NODES) - 1.0)
+
+    def sync_interval_s(self, nodes: int) -> float:
+        """Mean time between two comparisons of tables where not all link to all."""
+        return self.sync_s * max(1.0, math.log10(nodes) - 1.0)

@@ -108,6 +108,8 @@ class Vigil:
         return [(peer, info) for peer, info in found if info is not None]
 
     def next_due(self) -> float | None:
+        if self._back:
+            return float("-inf")
         times = (self.detector.next_due(), self._dialled.next_s())
         return min((at_s for at_s in times if at_s is not None), default=None)
 

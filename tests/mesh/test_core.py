@@ -16,7 +16,7 @@ from atmo.mesh import events
 from atmo.mesh.codec import decode, encode
 from atmo.mesh.conduct import BAN_S, OFFENCES_ALLOWED
 from atmo.mesh.core import JUMP_INTERVAL_S, Core, MeshTiming
-from atmo.mesh.messages import Cancel, Rows, Summary
+from atmo.mesh.messages import Cancel, Join, Rows, Versions
 from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, Row, RowId, SignedRow, peek, seal
 
 MESH = MeshId(Identity(bytes(32)).public)
@@ -64,8 +64,8 @@ class Bench:
         self.clock.advance(max(0.0, until_s - self.clock.now()))
         return effects
 
-    def link(self, peer: Identity = PEER) -> list[events.Effect]:
-        return self.tell(events.LinkUp(peer.public, None))
+    def link(self, peer: Identity = PEER, *, outbound: bool = False) -> list[events.Effect]:
+        return self.tell(events.LinkUp(peer.public, None, outbound=outbound))
 
     def hear(self, *rows: Row, peer: Identity = PEER, gossip: bool = True) -> list[events.Effect]:
         frame = encode(Rows(tuple(row.signed for row in rows)))
@@ -181,38 +181,59 @@ def test_a_core_with_nothing_to_do_sleeps(bench: Bench) -> None:
 # What it is told
 
 
-def test_a_new_peer_is_sent_the_own_rows_and_a_summary_of_the_rest(bench: Bench) -> None:
+def test_a_peer_that_was_dialled_is_sent_the_own_rows_and_the_versions_of_all(bench: Bench) -> None:
     bench.tell(events.Publish(Kind.NODE, "", node()))
 
-    rows, summary = only(events.Send, bench.link())
+    rows, join, versions = only(events.Send, bench.link(outbound=True))
 
     assert isinstance(decode(rows.frame), Rows)
-    message = decode(summary.frame)
-    assert isinstance(message, Summary)
-    assert [(origin, generation) for origin, generation, _ in message.origins] == [(LOW.public, 5)]
+    assert isinstance(decode(join.frame), Join)
+    message = decode(versions.frame)
+    assert isinstance(message, Versions)
+    assert [(origin, generation, held) for origin, generation, _, held in message.origins] == [(LOW.public, 5, (1,))]
 
 
-def test_a_summary_is_answered_with_what_its_sender_lacks_and_nothing_else(bench: Bench) -> None:
+def test_who_was_dialled_sends_its_own_rows_and_is_asked_for_the_rest(bench: Bench) -> None:
+    bench.tell(events.Publish(Kind.NODE, "", node()))
+
+    (rows,) = only(events.Send, bench.link())
+
+    assert isinstance(decode(rows.frame), Rows)
+
+
+def test_versions_are_answered_with_what_their_sender_lacks_and_nothing_else(bench: Bench) -> None:
     bench.link()
     bench.hear(bench.write(PEER, node("peer")), bench.write(HIGH, node("other"), (3, 1)))
     known = bench.core.store.summary()
 
-    ask_nothing = encode(Summary(known, answer=False))
-    assert bench.tell(events.FrameReceived(PEER.public, False, ask_nothing)) == []
+    same = tuple((origin, generation, total, (1,)) for origin, generation, total in known)
+    assert bench.tell(versions_of(same)) == []
 
     bench.clock.advance(1.0)
-    older = tuple((origin, 1, total) for origin, _, total in known)
-    effects = bench.tell(events.FrameReceived(PEER.public, False, encode(Summary(older, answer=True))))
-    assert rows_in(effects) == [(Kind.NODE, (3, 1))]
-    assert isinstance(decode(only(events.Send, effects)[-1].frame), Summary)
+    older = tuple((origin, 1, total, (1,)) for origin, _, total in known)
+    assert rows_in(bench.tell(versions_of(older))) == [(Kind.NODE, (3, 1))]
+
+    bench.clock.advance(1.0)
+    newer = tuple((origin, 7, total, (1,)) for origin, _, total in known)
+    (answer,) = only(events.Send, bench.tell(versions_of(newer)))
+    message = decode(answer.frame)
+    assert isinstance(message, Versions)
+    assert message.origins == same
+    assert not message.answer
+
+
+def versions_of(origins: tuple[tuple[bytes, int, int, tuple[int, ...]], ...]) -> events.FrameReceived:
+    """The peer tells what it has, and asks."""
+    return events.FrameReceived(PEER.public, False, encode(Versions(bytes(16), 1, bytes(1), origins, True)))
 
 
 def test_a_peer_that_asks_for_the_table_all_the_time_is_not_answered_all_the_time(bench: Bench) -> None:
     bench.link()
     bench.hear(bench.write(HIGH, node("other")))
-    ask = events.FrameReceived(PEER.public, False, encode(Summary((), answer=True)))
-
-    answers = [bench.tell(ask) for _ in range(100)]
+    answers = [
+        bench.tell(events.FrameReceived(PEER.public, False, encode(Versions(bytes([i] * 16), 1, bytes(1), (), True))))
+        for i in range(100)
+    ]
 
     assert len([effects for effects in answers if effects]) == 1
 

@@ -21,17 +21,29 @@ from atmo.mesh.messages import (
     AnyMessage,
     Ask,
     Cancel,
+    Contact,
+    Digest,
+    Disconnect,
     Done,
     Failed,
+    ForwardJoin,
+    Graft,
     Grant,
+    IHave,
+    Join,
+    Neighbour,
     Part,
+    Prune,
+    Push,
     Revoked,
     Rows,
     Sampling,
     Scores,
-    Summary,
+    Shuffle,
+    ShuffleReply,
     Turn,
     Vectors,
+    Versions,
 )
 from atmo.mesh.rows import Body, Charge, Gradient, Kind, NodeInfo, Row, RowId, Suspicion, seal
 
@@ -39,6 +51,7 @@ FILE = Path(__file__).with_name("protocol-1.json")
 ORIGIN = Identity(bytes(range(32)))
 MESH = MeshId(Identity(bytes(range(32, 64))).public)
 CALL = bytes(range(16))
+CONTACT = Contact(PeerId(ORIGIN.public), ("/ip4/192.168.1.4/tcp/4600",))
 LOAD = Load("atmo:chat:nano", 2, 4, 1, 0.75, 900.5, 61.25, True)
 
 BODIES: dict[str, tuple[Kind, str, Body | None]] = {
@@ -92,8 +105,19 @@ def messages() -> dict[str, AnyMessage]:
     turns = (Turn("system", "Be brief."), Turn("user", "Grüße, 世界"))
     return {
         "rows": Rows((row("row node").signed, row("row withdrawn").signed)),
-        "summary": Summary(((ORIGIN.public, 3, 123_456_789_012),), True),
         "revoked": Revoked((issue_revocation(Identity(bytes(range(32, 64))), ORIGIN.public, 1_780_000_000.0),)),
+        "versions": Versions(CALL, 64, b"\x00\x3f", ((ORIGIN.public, 3, 123_456_789_012, (1, 7, 300)),), True),
+        "digest": Digest(CALL, bytes(range(16))),
+        "join": Join(CONTACT.addresses),
+        "forward join": ForwardJoin(CONTACT, 6),
+        "neighbour": Neighbour(CONTACT.addresses, True),
+        "disconnect": Disconnect(),
+        "shuffle": Shuffle((CONTACT.peer,), 5, (CONTACT,)),
+        "shuffle reply": ShuffleReply((CONTACT.peer,), (CONTACT,)),
+        "push": Push((row("row node").signed,)),
+        "ihave": IHave(bytes(range(16))),
+        "graft": Graft(bytes(range(8))),
+        "prune": Prune(),
         "ask": Ask(CALL, 1, "atmo:chat:nano", turns, Sampling(64, 0.5, 0.9, 42, ("\n\n",)), 29.5, 64),
         "part": Part(CALL, 1, 0, "Hallo", (15, 70_000)),
         "vectors": Vectors(CALL, 0, 0, b"\x00\x00\x80\x3f" * 2),

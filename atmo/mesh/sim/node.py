@@ -12,6 +12,7 @@ from atmo.keys import Identity
 from atmo.keys import verify as verify_ed25519
 from atmo.mesh.core import Core
 from atmo.mesh.events import Deliver, Effect, Event, RowsChanged
+from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.rows import Sign, Verify
 from atmo.mesh.timing import MeshTiming
 
@@ -30,12 +31,15 @@ def fast_verify(public: bytes, domain: bytes, payload: bytes, signature: bytes) 
 class SimNode:
     """number: its place in the simulation, and its port. skew_s: its wall clock minus the true time."""
 
-    def __init__(self, number: int, mesh: MeshId, seed: int, timing: MeshTiming, *, real_keys: bool) -> None:
+    def __init__(
+        self, number: int, mesh: MeshId, seed: int, timing: MeshTiming, sizes: ViewSizes, *, real_keys: bool
+    ) -> None:
         self.number = number
         self.identity = Identity(hashlib.sha256(f"node {seed} {number}".encode()).digest())
         self.peer = self.identity.public
         self.address = Multiaddr(f"10.0.{number >> 8}.{number & 255}", 4600, self.peer)
         self.reachable = True
+        self.speaks = True  # False: it publishes nothing of itself
         self.alive = True
         self.skew_s = 0.0
         self.backlog: list[Event] | None = None  # what happened to it while it was paused; None while it runs
@@ -45,6 +49,7 @@ class SimNode:
         self.effects: list[tuple[float, Effect]] = []
         self._mesh = mesh
         self._timing = timing
+        self._sizes = sizes
         self._rng = Random(f"core {seed} {number}")  # noqa: S311 - a simulation must be repeatable
         self._sign: Sign = self.identity.sign if real_keys else fast_sign(self.peer)
         self._verify: Verify = verify_ed25519 if real_keys else fast_verify
@@ -65,6 +70,7 @@ class SimNode:
             verify=self._verify,
             timing=self._timing,
             rng=self._rng,
+            sizes=self._sizes,
         )
 
     def moment(self, time_s: float) -> Moment:

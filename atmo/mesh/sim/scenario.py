@@ -15,6 +15,7 @@ from typing import Any
 from atmo.ids import MeshId, PeerId
 from atmo.mesh import events
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
+from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, RowId
 from atmo.mesh.sim.network import Conditions, Link, Network, pair
 from atmo.mesh.sim.node import SimNode
@@ -35,6 +36,7 @@ class Sim:
         seed: int = 1,
         conditions: Conditions | None = None,
         timing: MeshTiming | None = None,
+        sizes: ViewSizes | None = None,
         real_keys: bool = False,
     ) -> None:
         self.time_s = 0.0
@@ -44,7 +46,9 @@ class Sim:
         self.network = Network(conditions or Conditions(), Random(f"network {seed}"))  # noqa: S311 - repeatable
         self._seed = seed
         self._timing = timing or MeshTiming()
+        self._sizes = sizes or ViewSizes()
         self._real_keys = real_keys
+        self._chance = Random(f"scenario {seed}")  # noqa: S311 - repeatable
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self._hash = hashlib.sha256()
@@ -56,16 +60,20 @@ class Sim:
 
     def add(self, n: int = 1, *, reachable: bool = True) -> list[SimNode]:
         """More nodes. Each publishes what it is and dials the first; the rest is the protocol's business."""
-        added = []
-        for _ in range(n):
-            node = SimNode(len(self.nodes), self.mesh, self._seed, self._timing, real_keys=self._real_keys)
-            node.reachable = reachable
-            self.nodes.append(node)
-            self._by_peer[node.peer] = node
-            self._by_host[node.address.host] = node
-            self._introduce(node)
-            added.append(node)
-        return added
+        return [self._enter(reachable=reachable, via=self.nodes[0] if self.nodes else None) for _ in range(n)]
+
+    def grow(self, n: int, *, rows: int, over_s: float = 10.0) -> list[SimNode]:
+        """Let n more nodes join one after the other, each by way of one that is there, and run until the last has.
+
+        rows: how many of all the nodes say what they are, spread evenly. The others are members like any other, but the
+        table stays small: with a thousand nodes a million entries would have to be made.
+        """
+        first, every = len(self.nodes), max(1, (len(self.nodes) + n) // max(1, rows))
+        for at in range(first, first + n):
+            via = self.nodes[int(self._chance.random() * at)] if at else None
+            self._enter(speaks=at % every == 0 and at // every < rows, via=via)
+            self.run(over_s / n)
+        return self.nodes[first:]
 
     def publish(self, node: SimNode, kind: Kind, key: str, body: Body) -> None:
         self.tell(node, events.Publish(kind, key, body))
@@ -94,11 +102,14 @@ class Sim:
         """kill -9: the kernel closes its sockets, so its neighbours know after one trip."""
         self._die(node, node.generation)
 
-    def restart(self, node: SimNode, *, forgot: bool = False) -> None:
-        """A new life of a dead node. forgot: it lost the state that counts its lives, and begins with the first."""
+    def restart(self, node: SimNode, *, forgot: bool = False, via: SimNode | None = None) -> None:
+        """A new life of a dead node. forgot: it lost the state that counts its lives, and begins with the first.
+
+        via: the node it knows, the first one if not given.
+        """
         assert not node.alive, "restart what was killed"
         node.start(1 if forgot else node.generation + 1)
-        self._introduce(node)
+        self._introduce(node, via or self.nodes[0])
 
     def cut(self, a: SimNode, b: SimNode) -> None:
         """Nothing passes between the two; both notice when heartbeats stay away."""
@@ -166,6 +177,22 @@ class Sim:
         fingerprint = first.fingerprint()
         return all(node.core.store.fingerprint() == fingerprint for node in living[1:])
 
+    def converged_rows(self) -> bool:
+        """True if all living nodes hold the same rows, whoever is missing among them."""
+        fingerprints = {node.core.store.fingerprint() for node in self.living}
+        return len(fingerprints) == 1
+
+    def connected(self) -> bool:
+        """True if links lead from every living node to every other."""
+        living = {node.number for node in self.living}
+        reached = set(list(living)[:1])
+        ahead = list(reached)
+        while ahead:
+            found = [one for one in self.network.linked_to(ahead.pop()) if one in living and one not in reached]
+            reached.update(found)
+            ahead += found
+        return reached == living
+
     def fully_linked(self) -> bool:
         n = len(self.living)
         return all(len(node.core.links) == n - 1 for node in self.living)
@@ -212,6 +239,8 @@ class Sim:
                 self._publish_to(node, self.nodes[number], effect.frame)
         elif isinstance(effect, events.Dial):
             self._dial(node, effect)
+        elif isinstance(effect, events.HangUp):
+            self._at(self.time_s, self._unlink, node, self._by_peer[effect.peer], effect.reason)
         elif isinstance(effect, events.Misbehaved):
             node.remember(self.time_s, effect)
             self._at(self.time_s, self._unlink, node, self._by_peer[effect.peer], effect.reason)
@@ -250,7 +279,7 @@ class Sim:
                 self.tell(node, events.DialFailed(dial.address))
         elif key not in self.network.links:
             self.network.open(*key, self.time_s)
-            self.tell(node, events.LinkUp(target.peer, target.address))
+            self.tell(node, events.LinkUp(target.peer, target.address, outbound=True))
             self.tell(target, events.LinkUp(node.peer, node.address if node.reachable else None))
 
     def _unlink(self, a: SimNode, b: SimNode, reason: str) -> None:
@@ -279,11 +308,21 @@ class Sim:
         if self.network.links.get(pair(a.number, b.number)) is link and self.network.blocked(a.number, b.number):
             self._unlink(a, b, "heartbeats stayed away")
 
-    def _introduce(self, node: SimNode) -> None:
+    def _enter(self, *, reachable: bool = True, speaks: bool = True, via: SimNode | None) -> SimNode:
+        node = SimNode(len(self.nodes), self.mesh, self._seed, self._timing, self._sizes, real_keys=self._real_keys)
+        node.reachable, node.speaks = reachable, speaks
+        self.nodes.append(node)
+        self._by_peer[node.peer] = node
+        self._by_host[node.address.host] = node
+        self._introduce(node, via)
+        return node
+
+    def _introduce(self, node: SimNode, via: SimNode | None) -> None:
         info = NodeInfo(name=f"node-{node.number}", addresses=(str(node.address),), mode="participant", software="sim")
-        self.publish(node, Kind.NODE, "", info)
-        if node is not self.nodes[0]:
-            self.tell(node, events.Discovered(self.nodes[0].address))
+        if node.speaks:
+            self.publish(node, Kind.NODE, "", info)
+        if via is not None and via is not node:
+            self.tell(node, events.Discovered(via.address))
 
     # The heap
 

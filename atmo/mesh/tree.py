@@ -1,0 +1,194 @@
+"""How rows travel where a flood costs too much: each once along a tree, and announced everywhere else.
+
+Theory of operation (Plumtree; Leitao, Pereira, Rodrigues, SRDS 2007). Of its neighbours a node sends new rows to some
+in full (*eager*), to the others it announces them (*lazy*). At first all are eager. Who receives a row that it has
+answers Prune, and the link becomes lazy at both ends: the links over which rows arrived first remain, a spanning tree.
+Who hears of a row (IHave) that does not arrive in time asks for it (Graft), and that link becomes eager again: so the
+tree mends itself where a link was lost. Each row costs one copy for each node, and eight bytes for each other link.
+
+Different from the paper: rows are told in batches, a neighbour is pruned when nothing of what it pushed was new, and
+a Graft is answered with the row as it is by then, which may be newer. There is one tree for all origins.
+
+Invariants (`validate`): a neighbour is eager or lazy; what is remembered is bounded; nothing that is here is awaited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from atmo.ids import PeerId
+from atmo.mesh.agenda import Agenda
+from atmo.mesh.gossip import batches
+from atmo.mesh.limits import MAX_ROWS_PER_FRAME
+from atmo.mesh.messages import Graft, IHave, Prune, Push, TreeMessage
+from atmo.mesh.rows import Row, RowId, SignedRow
+
+ID_BYTES = 8
+# Rows whose ids are known. A guess: a minute of news in a mesh of a thousand nodes that all change every ten seconds.
+MAX_RECENT = 8192
+# Announced rows that are awaited, and announcers of one. Guesses: what is above comes by comparing tables.
+MAX_MISSING = 4096
+MAX_ANNOUNCERS = 4
+# How long after its announcement a row may arrive by itself: a batch and two slow trips. A guess.
+PATIENCE_S = 0.3
+
+
+def id_of(signed: SignedRow) -> bytes:
+    """A row's short name, 8 bytes. Whoever makes two rows of his own collide hides one of them for some seconds."""
+    return hashlib.sha256(signed.payload).digest()[:ID_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """Say this to a neighbour."""
+
+    peer: PeerId
+    message: TreeMessage
+
+
+@dataclass(slots=True)
+class Tree:
+    """`row`: the row of this name as it is now, None if it is gone. Whom the neighbours are says `neighbours`."""
+
+    batch_s: float
+    row: Callable[[RowId], SignedRow | None]
+    eager: dict[PeerId, None] = field(default_factory=dict)
+    lazy: dict[PeerId, None] = field(default_factory=dict)
+    _recent: dict[bytes, RowId] = field(default_factory=dict)  # the oldest first
+    _missing: dict[bytes, list[PeerId]] = field(default_factory=dict)  # who announced it and was not asked yet
+    _patience: Agenda[bytes] = field(default_factory=Agenda)
+    _waiting: dict[RowId, tuple[Row, PeerId | None]] = field(default_factory=dict)  # with the neighbour it came from
+    _sent_s: float = float("-inf")
+
+    def neighbours(self, now_linked: Iterable[PeerId]) -> None:
+        """These are the neighbours now. New ones are eager."""
+        linked = dict.fromkeys(now_linked)
+        self.lazy = {peer: None for peer in self.lazy if peer in linked}
+        self.eager = {peer: None for peer in linked if peer not in self.lazy}
+
+    def note(self, row: Row) -> None:
+        """This row is here, however it came: nobody needs to send it."""
+        name = id_of(row.signed)
+        self._recent[name] = row.id
+        if len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
+        if self._missing.pop(name, None) is not None:
+            self._patience.drop(name)
+
+    def send(self, row: Row, source: PeerId | None) -> None:
+        """Pass a row on with the next batch, to all but the neighbour it came from."""
+        waiting = self._waiting.get(row.id)
+        if waiting is None or waiting[0].order <= row.order:
+            self._waiting[row.id] = row, source
+
+    def pushed(self, peer: PeerId, any_new: bool) -> list[Out]:
+        """A neighbour pushed rows. The link is worth it if something was new."""
+        if any_new:
+            if peer in self.lazy:
+                del self.lazy[peer]
+                self.eager[peer] = None
+            return []
+        if peer in self.eager:
+            del self.eager[peer]
+            self.lazy[peer] = None
+        return [Out(peer, Prune())]
+
+    def on_prune(self, peer: PeerId) -> None:
+        if peer in self.eager:
+            del self.eager[peer]
+            self.lazy[peer] = None
+
+    def on_ihave(self, peer: PeerId, announced: IHave, now_s: float) -> None:
+        for name in _names(announced.ids):
+            if name in self._recent:
+                continue
+            announcers = self._missing.get(name)
+            if announcers is None:
+                if len(self._missing) >= MAX_MISSING:
+                    continue
+                announcers = self._missing[name] = []
+                self._patience.put(name, now_s + PATIENCE_S)
+            if len(announcers) < MAX_ANNOUNCERS and peer not in announcers:
+                announcers.append(peer)
+
+    def on_graft(self, peer: PeerId, graft: Graft) -> list[Out]:
+        """Rows that a neighbour misses; those that are gone by now are left out."""
+        if peer in self.lazy:
+            del self.lazy[peer]
+            self.eager[peer] = None
+        names = [self._recent[name] for name in _names(graft.ids) if name in self._recent]
+        rows = [signed for row_id in dict.fromkeys(names) if (signed := self.row(row_id)) is not None]
+        return [Out(peer, Push(batch)) for batch in batches(rows)]
+
+    def next_due(self) -> float | None:
+        times = [self._patience.next_s(), self._sent_s + self.batch_s if self._waiting else None]
+        return min((at_s for at_s in times if at_s is not None), default=None)
+
+    def due(self, now_s: float) -> list[Out]:
+        """Batches, and requests for what did not come."""
+        out = self._ask_for_missing(now_s)
+        if self._waiting and self._sent_s + self.batch_s <= now_s:
+            self._sent_s = now_s
+            waiting = list(self._waiting.values())
+            self._waiting = {}
+            out += self._send(waiting)
+        return out
+
+    def _send(self, waiting: list[tuple[Row, PeerId | None]]) -> list[Out]:
+        sources = {source for _, source in waiting}
+        out: list[Out] = []
+        everything = [Push(batch) for batch in batches(row.signed for row, _ in waiting)]
+        for peer in self.eager:
+            mine = everything
+            if peer in sources:
+                others = (row.signed for row, source in waiting if source != peer)
+                mine = [Push(batch) for batch in batches(others)]
+            out += [Out(peer, push) for push in mine]
+        if self.lazy:
+            for at in range(0, len(waiting), MAX_ROWS_PER_FRAME):
+                names = [(id_of(row.signed), source) for row, source in waiting[at : at + MAX_ROWS_PER_FRAME]]
+                all_ids = IHave(b"".join(name for name, _ in names))
+                for peer in self.lazy:
+                    if peer not in sources:
+                        out.append(Out(peer, all_ids))
+                    elif ids := b"".join(name for name, source in names if source != peer):
+                        out.append(Out(peer, IHave(ids)))
+        return out
+
+    def _ask_for_missing(self, now_s: float) -> list[Out]:
+        """Each row is asked for at one announcer after the other; when none is left it comes by comparing tables."""
+        asked: dict[PeerId, list[bytes]] = {}
+        for name in self._patience.take_due(now_s):
+            announcers = [peer for peer in self._missing[name] if peer in self.lazy or peer in self.eager]
+            if not announcers:
+                del self._missing[name]
+                continue
+            asked.setdefault(announcers[0], []).append(name)
+            self._missing[name] = announcers[1:]
+            self._patience.put(name, now_s + PATIENCE_S)
+        out = []
+        for peer, names in asked.items():
+            if peer in self.lazy:
+                del self.lazy[peer]
+                self.eager[peer] = None
+            for at in range(0, len(names), MAX_ROWS_PER_FRAME):
+                out.append(Out(peer, Graft(b"".join(names[at : at + MAX_ROWS_PER_FRAME]))))
+        return out
+
+    def validate(self) -> None:
+        """Raises AssertionError if an invariant does not hold."""
+        assert not self.eager.keys() & self.lazy.keys(), "a neighbour both eager and lazy"
+        assert len(self._recent) <= MAX_RECENT, "too many ids are remembered"
+        assert len(self._missing) <= MAX_MISSING, "too many rows are awaited"
+        assert not self._missing.keys() & self._recent.keys(), "a row that is here is awaited"
+        assert all(self._patience.at(name) is not None for name in self._missing), "a row is awaited for ever"
+
+    def __repr__(self) -> str:
+        return f"<Tree {len(self.eager)} eager, {len(self.lazy)} lazy, {len(self._missing)} rows missing>"
+
+
+def _names(ids: bytes) -> Iterable[bytes]:
+    """Whole ids; a rest that is none is nobody's row."""
+    return (ids[at : at + ID_BYTES] for at in range(0, len(ids) - ID_BYTES + 1, ID_BYTES))
