@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from atmo.clock import Clock
 from atmo.errors import NoRoute
+from atmo.generation import Task
 from atmo.ids import PeerId
 from atmo.mesh import calls
 from atmo.mesh.decision import Decision
-from atmo.mesh.messages import AnyMessage, Sampling, Turn
+from atmo.mesh.messages import AnyMessage
 from atmo.mesh.query import Query
 from atmo.mesh.service import Answer
 
@@ -25,9 +26,8 @@ DECISIONS_KEPT = 1000
 class Job:
     """A request as its user states it. timeout_s: how long it may take in all."""
 
-    turns: tuple[Turn, ...]
+    task: Task
     query: Query
-    sampling: Sampling = field(default_factory=Sampling)
     timeout_s: float = 120.0
 
 
@@ -73,7 +73,7 @@ class Asking:
 
     async def ask(self, job: Job) -> AsyncGenerator[Routed | Answer, None]:
         """See `MeshNode.ask`."""
-        call = calls.Call(os.urandom(16), job.turns, job.sampling, self._clock.now() + job.timeout_s)
+        call = calls.Call(os.urandom(16), job.task, self._clock.now() + job.timeout_s)
         opened = _Open(call, job.query)
         decision = self._route(job.query)
         self._open[call.id] = opened

@@ -28,10 +28,11 @@ from atmo.errors import (
     UsageError,
     by_code,
 )
+from atmo.generation import Task
 from atmo.ids import PeerId, short
 from atmo.mesh.capability import Load
-from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Sampling, Scores, Turn, Vectors
-from atmo.mesh.service import Answer, Finished, Labels, Text, Vector
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
+from atmo.mesh.service import Answer, Labels, Vector
 
 # Parts in flight before the reader has consumed any. A guess: at 200 tokens/s a third of a second of silence.
 WINDOW_PARTS = 64
@@ -102,8 +103,7 @@ class Call:
     """One request. `deadline_s` is a point on the monotonic clock; all other times are handed in as `now_s`."""
 
     id: bytes
-    turns: tuple[Turn, ...]
-    sampling: Sampling
+    task: Task
     deadline_s: float
     state: State = State.CHOOSING
     attempt: int = -1
@@ -123,7 +123,7 @@ class Call:
         self.next_seq = self.used_parts = 0
         self.began_s = now_s
         self.tried.append(peer)
-        ask = Ask(self.id, self.attempt, capability, self.turns, self.sampling, self.deadline_s - now_s, WINDOW_PARTS)
+        ask = Ask(self.id, self.attempt, capability, self.task, self.deadline_s - now_s, WINDOW_PARTS)
         return [Observe(peer, capability, "started"), Transmit(peer, ask)]
 
     def abandon(self, error: AtmoError) -> list[Effect]:
@@ -180,19 +180,17 @@ class Call:
 
     def _done(self, done: Done, now_s: float) -> list[Effect]:
         assert self.peer is not None
-        finished = Finished(
-            done.finish, done.prompt_tokens, done.output_tokens, done.queue_s, done.prefill_s, done.decode_s
-        )
+        finish = done.finish
         learnt = Observe(
             self.peer,
             self.capability,
             "finished",
-            max(0.0, now_s - self.began_s - done.queue_s),
-            done.prompt_tokens,
-            done.output_tokens,
+            max(0.0, now_s - self.began_s - finish.queue_s),
+            finish.prompt_tokens,
+            finish.output_tokens,
             done.load,
         )
-        return [learnt, Emit(finished), *self._end(None)]
+        return [learnt, Emit(finish), *self._end(None)]
 
     def _failed(self, error: AtmoError) -> list[Effect]:
         """The attempt is over. Another node is tried only while nothing has been shown."""
@@ -221,7 +219,7 @@ class Call:
 
 def _item(reply: Part | Vectors | Scores) -> Answer:
     if isinstance(reply, Part):
-        return Text(reply.text, reply.token_ids)
+        return reply.piece
     if isinstance(reply, Vectors):
         return Vector(reply.vector)
     return Labels(reply.labels)

@@ -37,13 +37,10 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 Big = Annotated[int, Meta(ge=0, le=_INT53)]
 Order = Annotated[int, Meta(ge=1, le=_INT53)]
 Credits = Annotated[int, Meta(ge=1, le=4096)]
-TokenId = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
-Seed = Annotated[int, Meta(ge=-1, le=_INT53)]
 
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Positive = Annotated[float, Meta(ge=0.0, le=1e12)]
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
-Temperature = Annotated[float, Meta(ge=0.0, le=100.0)]
 Duration = Annotated[float, Meta(ge=0.0, le=86_400.0)]
 Ttl = Annotated[float, Meta(gt=0.0, le=MAX_TTL_S)]
 
@@ -52,7 +49,4 @@ Name = Annotated[str, Meta(max_length=200)]
 Ident = Annotated[str, Meta(min_length=1, max_length=200)]
 Address = Annotated[str, Meta(max_length=300)]
 Sentence = Annotated[str, Meta(max_length=4000)]
-Passage = Annotated[str, Meta(max_length=64 << 10)]
-"""A piece of an answer, in characters."""
-
 Labels = Annotated[tuple[tuple[Word, Name], ...], Meta(max_length=32)]

@@ -13,12 +13,12 @@ import structlog
 
 from atmo.clock import Clock
 from atmo.errors import Overloaded, UsageError
+from atmo.generation import Finish, Turn
 from atmo.inference.admission import Admission, Admit, Refuse
-from atmo.inference.engine import ChatJob, ChatTurn, EngineEvent, Finish
+from atmo.inference.engine import EngineEvent
 from atmo.inference.supervisor import Supervisor
 from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, Descriptor, Load
-from atmo.mesh.messages import Turn
-from atmo.mesh.service import Answer, Finished, Labels, Question, Text, Vector
+from atmo.mesh.service import Answer, Labels, Question, Vector
 from atmo.node.offers import Offer
 
 log = structlog.get_logger("atmo.service")
@@ -78,7 +78,7 @@ class EngineService:
             queue_s = self._clock.now() - began_s
             async with aclosing(self._answers[kind](question)) as items:
                 async for item in items:
-                    if isinstance(item, Finished):
+                    if isinstance(item, Finish):
                         item = self._learnt(item, queue_s, self._clock.now() - began_s - queue_s)
                     yield item
 
@@ -163,53 +163,36 @@ class EngineService:
     # Questions
 
     async def _chat(self, question: Question) -> AsyncGenerator[Answer, None]:
-        sampling = question.sampling
-        job = ChatJob(
-            turns=self._turns(question.turns),
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
-            stop=sampling.stop,
-        )
-        async with aclosing(self._engine.chat(job)) as pieces:
+        task = msgspec.structs.replace(question.task, turns=self._turns(question.task.turns))
+        async with aclosing(self._engine.chat(task)) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Finish):
-                    yield Finished(
-                        piece.reason,
-                        piece.prompt_tokens,
-                        piece.output_tokens,
-                        piece.queue_s,
-                        piece.prefill_s,
-                        piece.decode_s,
-                    )
-                else:
-                    yield Text(piece.text, piece.token_ids)
+                yield piece
 
-    def _turns(self, turns: tuple[Turn, ...]) -> tuple[ChatTurn, ...]:
+    def _turns(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """The conversation, led by the capability's own system prompt unless the question brings one."""
-        asked = tuple(ChatTurn(turn.role, turn.content) for turn in turns)
         own = self.offer.spec.system_prompt
-        return (ChatTurn("system", own), *asked) if own and asked[0].role != "system" else asked
+        return (Turn("system", own), *turns) if own and turns[0].role != "system" else turns
 
     async def _embed(self, question: Question) -> AsyncGenerator[Answer, None]:
-        (vector,) = await self._engine.embed([question.turns[-1].content])
-        yield Vector(np.asarray(vector, dtype="<f4").tobytes())
-        yield Finished("stop", await self._engine.count_tokens(question.turns[-1].content))
+        """One vector for each turn."""
+        texts = [turn.content for turn in question.task.turns]
+        tokens = sum([await self._engine.count_tokens(text) for text in texts])
+        for vector in await self._engine.embed(texts):
+            yield Vector(np.asarray(vector, dtype="<f4").tobytes())
+        yield Finish(reason="stop", prompt_tokens=tokens)
 
     async def _classify(self, question: Question) -> AsyncGenerator[Answer, None]:
-        yield Labels(tuple(await self._engine.classify(question.turns[-1].content)))
-        yield Finished("stop", await self._engine.count_tokens(question.turns[-1].content))
+        text = question.task.turns[-1].content
+        yield Labels(tuple(await self._engine.classify(text)))
+        yield Finish(reason="stop", prompt_tokens=await self._engine.count_tokens(text))
 
-    def _learnt(self, item: Finished, queue_s: float, service_s: float) -> Finished:
+    def _learnt(self, item: Finish, queue_s: float, service_s: float) -> Finish:
         self._service_s = _average(self._service_s, service_s)
         if item.prefill_s > 0:
             self._prompt_tps = _average(self._prompt_tps, item.prompt_tokens / item.prefill_s)
         if item.decode_s > 0 and item.output_tokens > 1:
             self._decode_tps = _average(self._decode_tps, item.output_tokens / item.decode_s)
-        return Finished(
-            item.finish, item.prompt_tokens, item.output_tokens, queue_s + item.queue_s, item.prefill_s, item.decode_s
-        )
+        return msgspec.structs.replace(item, queue_s=queue_s + item.queue_s)
 
 
 def _average(old: float, new: float) -> float:

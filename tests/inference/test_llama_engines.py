@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from atmo.errors import ContextOverflow, UsageError
-from atmo.inference.engine import ChatJob, ChatTurn, Finish, Piece
+from atmo.generation import Finish, Piece, Sampling, Task, Turn
 from atmo.inference.supervisor import Supervisor
 from tests.inference.gguf_maker import SONG, song, write_parrot
 from tests.inference.running import LLAMA_ENGINES, answer, gguf_spec, ids_of, job, running, skip_reason, text_of, until
@@ -127,9 +127,9 @@ async def test_an_answer_ends_where_the_context_does(engine: str, parrot: Path) 
 @pytest.mark.asyncio
 async def test_an_empty_prompt_and_the_wrong_kind_of_work_are_refused(engine: str, parrot: Path) -> None:
     async with running(gguf_spec(parrot, engine)) as supervisor:
-        for turns in ((), (ChatTurn("user", " \n"),)):
+        for turns in ((), (Turn("user", " \n"),)):
             with pytest.raises(UsageError, match="prompt is empty"):
-                await answer(supervisor, ChatJob(turns=turns))
+                await answer(supervisor, Task(turns=turns))
         with pytest.raises(UsageError, match="makes no embeddings"):
             await supervisor.embed(["a"])
         with pytest.raises(UsageError, match="has no labels"):
@@ -195,7 +195,7 @@ async def test_an_earlier_prompt_is_not_computed_again(engine: str, parrot: Path
 async def test_the_system_prompt_of_the_model_goes_first_unless_the_request_has_one(engine: str, parrot: Path) -> None:
     async with running(gguf_spec(parrot, engine, system="You are a parrot.")) as supervisor:
         _, own = await answer(supervisor, job("hi", max_tokens=1))
-        brought = ChatJob(turns=(ChatTurn("system", "Be."), ChatTurn("user", "hi")), max_tokens=1)
+        brought = Task(turns=(Turn("system", "Be."), Turn("user", "hi")), sampling=Sampling(max_tokens=1))
         _, other = await answer(supervisor, brought)
     async with running(gguf_spec(parrot, engine)) as supervisor:
         _, none = await answer(supervisor, job("hi", max_tokens=1))

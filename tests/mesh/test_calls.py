@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atmo.errors import ContextOverflow, Overloaded, PeerUnreachable, RequestTimeout
+from atmo.generation import Finish, Piece, Task, Turn
 from atmo.ids import PeerId
 from atmo.mesh.calls import (
     MAX_ATTEMPTS,
@@ -16,8 +17,7 @@ from atmo.mesh.calls import (
     State,
     Transmit,
 )
-from atmo.mesh.messages import Ask, Cancel, Done, Failed, Grant, Part, Sampling, Turn
-from atmo.mesh.service import Finished, Text
+from atmo.mesh.messages import Ask, Cancel, Done, Failed, Grant, Part
 
 ANNA, BEN = PeerId(b"a" * 32), PeerId(b"b" * 32)
 CHAT = "atmo:chat:x"
@@ -25,15 +25,16 @@ ID = b"i" * 16
 
 
 def new_call(deadline_s: float = 60.0) -> Call:
-    return Call(ID, (Turn("user", "Hello"),), Sampling(), deadline_s)
+    return Call(ID, Task((Turn("user", "Hello"),)), deadline_s)
 
 
 def part(seq: int, attempt: int = 0) -> Part:
-    return Part(ID, attempt, seq, f"w{seq}", (seq,))
+    return Part(ID, attempt, seq, Piece(f"w{seq}", (seq,)))
 
 
 def done(seq: int, attempt: int = 0) -> Done:
-    return Done(ID, attempt, seq, "stop", 3, seq, 0.0, 0.1, 0.2, None)
+    finish = Finish(reason="stop", prompt_tokens=3, output_tokens=seq, prefill_s=0.1, decode_s=0.2)
+    return Done(ID, attempt, seq, finish, None)
 
 
 def failed(code: str, attempt: int = 0) -> Failed:
@@ -61,11 +62,11 @@ def test_an_answer_arrives_whole_and_in_order() -> None:
     items = [
         effect.item for seq in range(3) for effect in call.receive(ANNA, part(seq), 1.0) if isinstance(effect, Emit)
     ]
-    assert items == [Text("w0", (0,)), Text("w1", (1,)), Text("w2", (2,))]
+    assert items == [Piece("w0", (0,)), Piece("w1", (1,)), Piece("w2", (2,))]
     last = call.receive(ANNA, done(3), 2.0)
     assert ending(last).error is None
     assert seen(last) == ["finished"]
-    assert any(isinstance(effect, Emit) and isinstance(effect.item, Finished) for effect in last)
+    assert any(isinstance(effect, Emit) and isinstance(effect.item, Finish) for effect in last)
     assert call.state is State.OVER
 
 

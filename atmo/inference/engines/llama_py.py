@@ -16,7 +16,8 @@ from typing import Any, cast
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from atmo.errors import InferenceError, ModelInvalid, UsageError
-from atmo.inference.engine import ChatJob, Engine, EngineLoad, Finish, ModelFacts, ModelSpec, Piece
+from atmo.generation import Finish, Piece, Task
+from atmo.inference.engine import Engine, EngineLoad, ModelFacts, ModelSpec
 from atmo.inference.engines.chats import overflow, turns_of
 from atmo.inference.engines.llama_batch import BatchLoop, Model, Run
 from atmo.inference.engines.sizing import size
@@ -96,16 +97,16 @@ class LlamaPyEngine:
         self._slots = asyncio.Semaphore(facts.slots)  # first come, first served
         self._outstanding = 0
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
-        prompt = self._prompt(job)
+    async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
+        prompt = self._prompt(task)
         times = _Times(arrived_s=time.monotonic())
         self._outstanding += 1
         try:
             async with self._slots:
                 times.started_s = time.monotonic()
-                run, told = self._submit(job, prompt)
+                run, told = self._submit(task, prompt)
                 try:
-                    async for part in self._answer(job, run, told, times):
+                    async for part in self._answer(task, run, told, times):
                         yield part
                 finally:
                     self._batches.cancel(run)
@@ -128,9 +129,9 @@ class LlamaPyEngine:
     async def close(self) -> None:
         self._batches.close()
 
-    def _prompt(self, job: ChatJob) -> list[int]:
-        """The job's tokens. Raises UsageError, ContextOverflow."""
-        turns = turns_of(job, self._spec.system_prompt)
+    def _prompt(self, task: Task) -> list[int]:
+        """The task's tokens. Raises UsageError, ContextOverflow."""
+        turns = turns_of(task, self._spec.system_prompt)
         try:
             text = self._prompt_of(turns)
         except Exception as error:  # a template is a program by a stranger: whatever it raises is the request's trouble
@@ -141,16 +142,16 @@ class LlamaPyEngine:
             raise overflow(self._spec.name, len(tokens), self.facts.context)
         return tokens
 
-    def _submit(self, job: ChatJob, prompt: list[int]) -> tuple[Run, asyncio.Queue[tuple[int, str] | str]]:
+    def _submit(self, task: Task, prompt: list[int]) -> tuple[Run, asyncio.Queue[tuple[int, str] | str]]:
         """Hand the prompt to the thread. The queue gets (token, end) for each token, or what went wrong."""
         told: asyncio.Queue[tuple[int, str] | str] = asyncio.Queue()
         tell = asyncio.get_running_loop().call_soon_threadsafe
         run = Run(
             tokens=prompt,
-            max_tokens=job.max_tokens,
-            temperature=job.temperature,
-            top_p=job.top_p,
-            seed=job.seed,
+            max_tokens=task.sampling.max_tokens,
+            temperature=task.sampling.temperature,
+            top_p=task.sampling.top_p,
+            seed=task.sampling.seed,
             on_token=lambda token, end: _quietly(tell, told.put_nowait, (token, end)),
             on_error=lambda what: _quietly(tell, told.put_nowait, what),
         )
@@ -158,9 +159,9 @@ class LlamaPyEngine:
         return run, told
 
     async def _answer(
-        self, job: ChatJob, run: Run, told: asyncio.Queue[tuple[int, str] | str], times: _Times
+        self, task: Task, run: Run, told: asyncio.Queue[tuple[int, str] | str], times: _Times
     ) -> AsyncGenerator[Piece | Finish, None]:
-        stops, end = StopFilter(job.stop), ""
+        stops, end = StopFilter(task.sampling.stop), ""
         while not end and not stops.hit:
             news = await told.get()
             if isinstance(news, str):

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from atmo.errors import AtmoError, InferenceError, ModelInvalid, UsageError
-from atmo.inference.engine import ChatJob, EngineLoad, Finish, ModelFacts, ModelSpec, Piece
+from atmo.generation import Finish, Piece, Task
+from atmo.inference.engine import EngineLoad, ModelFacts, ModelSpec
 from atmo.inference.engines.chats import overflow, turns_of
 from atmo.inference.engines.llama_http import HttpRefusal, LlamaHttp
 from atmo.inference.engines.sizing import Sizing, size
@@ -108,8 +109,8 @@ class XllamaEngine:
         self._waiting = 0
         self._busy = 0
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
-        turns = turns_of(job, self._spec.system_prompt)
+    async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
+        turns = turns_of(task, self._spec.system_prompt)
         arrived_s = time.monotonic()
         self._waiting += 1
         try:
@@ -118,7 +119,7 @@ class XllamaEngine:
             self._waiting -= 1
         self._busy += 1
         try:
-            async with aclosing(self._answer(job, turns, time.monotonic() - arrived_s)) as parts:
+            async with aclosing(self._answer(task, turns, time.monotonic() - arrived_s)) as parts:
                 async for part in parts:
                     yield part
         except HttpRefusal as refusal:
@@ -128,11 +129,11 @@ class XllamaEngine:
             self._slots.release()
 
     async def _answer(
-        self, job: ChatJob, turns: list[dict[str, str]], queue_s: float
+        self, task: Task, turns: list[dict[str, str]], queue_s: float
     ) -> AsyncGenerator[Piece | Finish, None]:
         prompt = (await self._http.post("/apply-template", {"messages": turns}))["prompt"]
-        stops, run = StopFilter(job.stop), _Run(queue_s)
-        async with self._http.events("/completion", _payload(job, prompt)) as events:
+        stops, run = StopFilter(task.sampling.stop), _Run(queue_s)
+        async with self._http.events("/completion", _payload(task, prompt)) as events:
             async for event in events:
                 if "error" in event:
                     raise HttpRefusal(500, event)
@@ -231,7 +232,7 @@ class _Run:
         )
 
 
-def _payload(job: ChatJob, prompt: str) -> dict[str, Any]:
+def _payload(task: Task, prompt: str) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "stream": True,
@@ -239,11 +240,11 @@ def _payload(job: ChatJob, prompt: str) -> dict[str, Any]:
         "return_progress": True,  # an event for each batch of the prompt: a closed connection is noticed there as well
         "response_fields": _RESULTS,
         "cache_prompt": True,
-        "n_predict": job.max_tokens or -1,
-        "temperature": job.temperature,
-        "top_p": job.top_p,
-        "seed": job.seed,
-        # Only what the job names may change the distribution: llama.cpp's other samplers are off.
+        "n_predict": task.sampling.max_tokens or -1,
+        "temperature": task.sampling.temperature,
+        "top_p": task.sampling.top_p,
+        "seed": task.sampling.seed,
+        # Only what the task names may change the distribution: llama.cpp's other samplers are off.
         "samplers": ["top_p", "temperature"],
         "top_k": 0,
         "min_p": 0.0,
