@@ -77,7 +77,7 @@ class MeshNode:
         self.table = RoutingTable()
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit)
-        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want)
+        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want, self._root_of, self._chance)
         self.problems: dict[str, str] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
@@ -165,6 +165,12 @@ class MeshNode:
         async with aclosing(self.asking.ask(job)) as replies:
             async for reply in replies:
                 yield reply
+
+    async def drain(self, wait_s: float) -> None:
+        """Withdraw what is offered and refuse what is new; what has begun may end, for up to `wait_s`."""
+        for capability_id in list(self.serving.services):
+            self._handle(events.Withdraw(Kind.CAPABILITY, capability_id))
+        await self.serving.drain(wait_s)
 
     async def stop(self) -> None:
         """Withdraw everything, end all requests, close the sockets."""
@@ -379,6 +385,15 @@ class MeshNode:
         """A request needs a link to the peer, or does not any more."""
         if peer != self.peer and not self._closed:
             self._handle(events.Want(peer, needed=needed))
+
+    def _root_of(self, peer: PeerId, capability_id: str) -> str:
+        row = self.table.find(peer, capability_id)
+        if row < 0:
+            return ""
+        return self.table.classes.capability[int(self.table.rows.klass[row])].descriptor.root
+
+    def _chance(self) -> float:
+        return float(self._rng.random())
 
     def _park(self, peer: PeerId, ask: Ask) -> None:
         """Until the link is there that `_want` asked for, or too late."""

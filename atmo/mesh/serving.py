@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import structlog
 
-from atmo.errors import AtmoError, ModelNotFound, RequestTimeout, UsageError
+from atmo.errors import AtmoError, EngineUnavailable, ModelNotFound, RequestTimeout, UsageError
 from atmo.generation import Finish, Piece
 from atmo.ids import PeerId, short
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
@@ -51,6 +51,7 @@ class Serving:
         self._send = send
         self._services: dict[str, Service] = {}
         self._running: dict[Ticket, tuple[asyncio.Task[None], Credit]] = {}
+        self._draining = False
 
     def offer(self, capability: str, service: Service) -> None:
         self._services[capability] = service
@@ -88,6 +89,13 @@ class Serving:
             if asker == peer:
                 task.cancel()
 
+    async def drain(self, wait_s: float) -> None:
+        """Take nothing new, and go on with what has begun for up to so long."""
+        self._draining = True
+        tasks = [task for task, _ in self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=wait_s)
+
     async def close(self) -> None:
         tasks = [task for task, _ in self._running.values()]
         for task in tasks:
@@ -100,6 +108,8 @@ class Serving:
     async def _serve(self, peer: PeerId, ask: Ask, credit: Credit) -> None:
         service = self._services.get(ask.capability)
         try:
+            if self._draining:
+                raise EngineUnavailable(f"{short(self._own)} is stopping.")
             if service is None:
                 raise ModelNotFound(f"{short(self._own)} does not serve {ask.capability}.")
             if not ask.task.turns:

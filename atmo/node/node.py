@@ -81,7 +81,7 @@ class Node:
         self._home = open_home(self.config, self.clock)
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
-                offer, self.config.inference.queue, self.clock, self._on_engine
+                offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
             )
         for service in self.services.values():
             await service.start()
@@ -105,6 +105,8 @@ class Node:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
         if self._discovery is not None:
             await self._discovery.close()
+        if self._mesh is not None:
+            await self._mesh.drain(self.config.inference.drain_s)
         if self._gateway is not None:
             await self._gateway.stop()
         if self._mesh is not None:
@@ -184,7 +186,7 @@ class Node:
             async for reply in replies:
                 if isinstance(reply, Routed):
                     if reply.because:
-                        yield {"event": "retry", "because": reply.because}
+                        yield reports.retry(reply)
                     routed = reply
                     yield {"event": "route", **reports.decision(self, reply.decision, reply.request_id.hex())}
                     continue

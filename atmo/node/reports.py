@@ -180,6 +180,15 @@ def decision(node: Node, made: Decision, request_id: str, query: Query | None = 
     return report
 
 
+def retry(routed: Routed) -> Json:
+    return {
+        "event": "retry",
+        "because": routed.because,
+        "resumed": routed.resumed,
+        "other_model": routed.other_model,
+    }
+
+
 def piece(said: Piece) -> Json:
     """`scores` and `calls` only where there are any."""
     event: Json = {"event": "text", "text": said.text, "token_ids": said.token_ids}

@@ -19,6 +19,19 @@ def turns_of(task: Task, system_prompt: str) -> list[dict[str, str]]:
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
+def left_to_write(task: Task, begun_tokens: int) -> int | None:
+    """How many tokens may follow those that a prefix holds already: 0 for any number, None for no more."""
+    most = task.sampling.max_tokens
+    if not most:
+        return 0
+    return most - begun_tokens if most > begun_tokens else None
+
+
+def stopped_already(task: Task, begun: str) -> bool:
+    """Is there a stop string in what a prefix's tokens say?"""
+    return any(stop and stop in begun for stop in task.sampling.stop)
+
+
 def overflow(model: str, prompt_tokens: int, context: int) -> ContextOverflow:
     return ContextOverflow(
         f"The prompt has {prompt_tokens} tokens, and {model} takes {context} with its answer.",
