@@ -21,7 +21,7 @@ import structlog
 from atmo.clock import Clock, moment
 from atmo.errors import TransportError
 from atmo.ids import KEY_BYTES, MeshId, Multiaddr, PeerId, format_peer, short
-from atmo.keys import Identity, Passport, Sealed, check_revocation, verify
+from atmo.keys import Certificate, Identity, Passport, Sealed, check_revocation, verify
 from atmo.mesh import calls, core, events
 from atmo.mesh.asking import Asking, Job, Routed
 from atmo.mesh.capability import Capability
@@ -30,6 +30,7 @@ from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
 from atmo.mesh.query import Query
+from atmo.mesh.roll import Roll
 from atmo.mesh.routing import decide
 from atmo.mesh.rows import Gradient, Kind, NodeInfo
 from atmo.mesh.service import Answer, Service
@@ -60,6 +61,7 @@ class MeshNode:
         *,
         identity: Identity,
         mesh: MeshId,
+        certificate: Certificate,
         generation: int,
         transport: Transport,
         clock: Clock,
@@ -86,6 +88,7 @@ class MeshNode:
         self._clock = clock
         self._rng = np.random.default_rng(rng.getrandbits(64))
         self._on_generation = on_generation
+        self._trust = trust or Trust(mesh)
         self._core = core.Core(
             peer=self.peer,
             mesh=mesh,
@@ -94,9 +97,10 @@ class MeshNode:
             verify=verify,
             timing=timing or core.MeshTiming(),
             rng=rng,
+            roll=Roll(self._trust.read, self._trust.welcomes),
+            certificate=certificate,
             revoked=revoked,
         )
-        self._trust = trust or Trust(mesh)
         for statement in self._core.revocations.statements:
             self._trust.revoke(check_revocation(statement, mesh).key)
         self._asks_others = asks_others

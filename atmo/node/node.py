@@ -214,6 +214,7 @@ class Node:
         self._mesh = MeshNode(
             identity=home.identity,
             mesh=home.mesh,
+            certificate=home.credential.certificate,
             generation=home.generation,
             transport=transport,
             clock=self.clock,
