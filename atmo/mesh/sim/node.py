@@ -13,9 +13,10 @@ from atmo.keys import verify as verify_ed25519
 from atmo.mesh.core import Core
 from atmo.mesh.events import Deliver, Effect, Event, RowsChanged
 from atmo.mesh.overlay import ViewSizes
-from atmo.mesh.roll import Roll
+from atmo.mesh.roll import Check, Roll
 from atmo.mesh.rows import Sign, Verify
 from atmo.mesh.timing import MeshTiming
+from atmo.mesh.verdict import Reason
 
 EPOCH_S = 1_750_000_000.0
 
@@ -36,6 +37,19 @@ class FastIdentity(Identity):
         return fast_sign(self.public)(domain, payload)
 
 
+class _SimRoll(Roll):
+    """Counts silent nodes as members although they have shown no certificate: they stand for nodes whose NODE row is
+    left out of the simulation to keep its tables small."""
+
+    def __init__(self, check: Check, silent: set[PeerId]) -> None:
+        super().__init__(check, lambda standing: True)
+        self._silent = silent
+
+    def bars(self, origin: PeerId, wall_s: float) -> Reason | None:
+        refused = super().bars(origin, wall_s)
+        return None if refused is Reason.UNKNOWN_ORIGIN and origin in self._silent else refused
+
+
 class Registry:
     """The simulated mesh's root. A certificate is checked once for the whole simulation: what each node would find out
     for itself, with the same result."""
@@ -46,6 +60,7 @@ class Registry:
         self.mesh = MeshId(self._root.public)
         self._verify: Verify = verify_ed25519 if real_keys else fast_verify
         self._read: dict[Certificate, Standing] = {}
+        self.silent: set[PeerId] = set()  # members without a NODE row, see _SimRoll
 
     def certify(self, peer: PeerId) -> Certificate:
         """Valid before the simulation begins and long after it ends, whatever a node's clock says."""
@@ -53,7 +68,7 @@ class Registry:
         return Certificate(issue_membership(self._root, peer, wall_s=long_ago_s, serial=1, lifetime_s=3 * YEAR_S))
 
     def roll(self) -> Roll:
-        return Roll(self._check, lambda standing: True)
+        return _SimRoll(self._check, self.silent)
 
     def _check(self, certificate: Certificate) -> Standing:
         if certificate not in self._read:

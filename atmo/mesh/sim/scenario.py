@@ -312,6 +312,8 @@ class Sim:
     def _enter(self, *, reachable: bool = True, speaks: bool = True, via: SimNode | None) -> SimNode:
         node = SimNode(len(self.nodes), self.registry, self._seed, self._timing, self._sizes, real_keys=self._real_keys)
         node.reachable, node.speaks = reachable, speaks
+        if not speaks:
+            self.registry.silent.add(node.peer)
         self.nodes.append(node)
         self._by_peer[node.peer] = node
         self._by_host[node.address.host] = node
