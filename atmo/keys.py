@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from atmo.errors import ConfigError, RemoteProtocolError
+from atmo.errors import ConfigError, RemoteProtocolError, Untrusted
 from atmo.ids import KEY_BYTES, MeshId, PeerId, short
 
 _T = TypeVar("_T")
@@ -192,11 +192,11 @@ class Standing:
     invite_uses: int = 0
 
     def check_dates(self, wall_s: float) -> None:
-        """Raises RemoteProtocolError."""
+        """Raises Untrusted."""
         if wall_s > self.not_after_s:
-            raise RemoteProtocolError("The peer's certificate has expired.", hint=_EXPIRED_HINT)
+            raise Untrusted("The peer's certificate has expired.", why="expired", hint=_EXPIRED_HINT)
         if wall_s < self.not_before_s - CLOCK_TOLERANCE_S:
-            raise RemoteProtocolError("The peer's certificate is not valid yet.", hint=_CLOCKS_HINT)
+            raise Untrusted("The peer's certificate is not valid yet.", why="early", hint=_CLOCKS_HINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def read_membership(sealed: Sealed) -> Membership:
 
 
 def check_credential(credential: Credential, mesh: MeshId, wall_s: float) -> Passport:
-    """Raises RemoteProtocolError that names the first thing that is wrong.
+    """Raises Untrusted that names the first thing that is wrong.
 
     The chain of signatures is checked, and the dates that stand in it. Whether an invite was used too often or a member
     was revoked is not written in a credential: see `atmo.trust`.
@@ -293,32 +293,32 @@ def check_credential(credential: Credential, mesh: MeshId, wall_s: float) -> Pas
     membership = _open(credential.membership, Membership)
     binding = _open(credential.binding, CurveBinding)
     if membership.mesh != mesh:
-        raise RemoteProtocolError("The peer belongs to another mesh.", hint=_MESH_HINT)
+        raise Untrusted("The peer belongs to another mesh.", why="mesh", hint=_MESH_HINT)
     if membership.peer != binding.peer or len(binding.curve) != KEY_BYTES:
-        raise RemoteProtocolError("The peer's certificate and its curve key belong to different peers.")
+        raise Untrusted("The peer's certificate and its curve key belong to different peers.")
     standing = check_certificate(credential.certificate, mesh)
     if not verify(binding.peer, _BINDING_DOMAIN, credential.binding.payload, credential.binding.signature):
-        raise RemoteProtocolError("The peer did not sign its curve key.")
+        raise Untrusted("The peer did not sign its curve key.")
     standing.check_dates(wall_s)
     if wall_s > binding.not_after_s:
-        raise RemoteProtocolError("The peer's curve key has expired.", hint="Restart the peer to renew it.")
+        raise Untrusted("The peer's curve key has expired.", why="expired", hint="Restart the peer to renew it.")
     until_s = min(standing.not_after_s, binding.not_after_s)
     invited = standing.invite, standing.invite_uses
     return Passport(mesh, standing.peer, binding.curve, until_s, *invited, serial=binding.serial)
 
 
 def check_certificate(certificate: Certificate, mesh: MeshId, verify: Verify = verify) -> Standing:
-    """What it says, if root, invite and membership are a chain. Raises RemoteProtocolError that names the first thing
+    """What it says, if root, invite and membership are a chain. Raises Untrusted that names the first thing
     that is wrong. Dates are the caller's business; those of the invite are checked here, against the membership's."""
     membership = _open(certificate.membership, Membership)
     if membership.mesh != mesh:
-        raise RemoteProtocolError("The peer belongs to another mesh.", hint=_MESH_HINT)
+        raise Untrusted("The peer belongs to another mesh.", why="mesh", hint=_MESH_HINT)
     if len(membership.peer) != KEY_BYTES or len(membership.invite) not in (0, KEY_BYTES):
-        raise RemoteProtocolError("The peer's certificate is not in order.")
+        raise Untrusted("The peer's certificate is not in order.")
     invite = None if certificate.invite is None else check_invite(certificate.invite, mesh, verify)
     issuer = bytes(mesh) if invite is None else invite.key
     if not verify(issuer, _MEMBERSHIP_DOMAIN, certificate.membership.payload, certificate.membership.signature):
-        raise RemoteProtocolError("The peer's certificate was not signed by this mesh.")
+        raise Untrusted("The peer's certificate was not signed by this mesh.")
     if invite is not None:
         _check_invited(invite, membership)
     dates = membership.not_before_s, membership.not_after_s
@@ -330,9 +330,9 @@ def check_invite(sealed: Sealed, mesh: MeshId, verify: Verify = verify) -> Invit
     """The invite, if the root of this mesh signed it. Raises RemoteProtocolError."""
     invite = _open(sealed, Invite)
     if invite.mesh != mesh or not verify(mesh, _INVITE_DOMAIN, sealed.payload, sealed.signature):
-        raise RemoteProtocolError("The peer's invite was not signed by this mesh.")
+        raise Untrusted("The peer's invite was not signed by this mesh.")
     if len(invite.key) != KEY_BYTES or invite.uses < 1 or invite.lifetime_s < 0:
-        raise RemoteProtocolError("The peer's invite is not in order.")
+        raise Untrusted("The peer's invite is not in order.")
     return invite
 
 
@@ -353,19 +353,19 @@ def check_revocation(statement: Sealed, mesh: MeshId) -> Revocation:
 def _check_invited(invite: Invite, membership: Membership) -> None:
     """The joiner wrote the membership itself: it must lie within what the root allowed."""
     if membership.invite != invite.key:
-        raise RemoteProtocolError("The peer's membership names another invite than the one that signed it.")
+        raise Untrusted("The peer's membership names another invite than the one that signed it.")
     if membership.not_before_s > invite.not_after_s:
-        raise RemoteProtocolError("The peer's invite had expired when it was used.", hint="Ask for a new invite.")
+        raise Untrusted("The peer's invite had expired when it was used.", why="used", hint="Ask for a new invite.")
     early = membership.not_before_s < invite.not_before_s - CLOCK_TOLERANCE_S
     if early or membership.not_after_s - membership.not_before_s > invite.lifetime_s:
-        raise RemoteProtocolError("The peer's membership is not what its invite allows.")
+        raise Untrusted("The peer's membership is not what its invite allows.")
 
 
 def _open(sealed: Sealed, kind: type[_T]) -> _T:
     try:
         return msgspec.msgpack.decode(sealed.payload, type=kind)
     except msgspec.DecodeError as exc:
-        raise RemoteProtocolError(f"A certificate does not decode: {exc}.") from exc
+        raise Untrusted(f"A certificate does not decode: {exc}.") from exc
 
 
 def load_or_create_secret(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
-from atmo.errors import RemoteProtocolError
+from atmo.errors import Untrusted
 from atmo.ids import MeshId, PeerId, short
 from atmo.keys import Certificate, Credential, Passport, Standing, check_certificate, check_credential
 
@@ -27,7 +27,7 @@ MAX_INVITES = 10_000
 # Peers whose curve key's serial is remembered. A guess: what a table holds.
 MAX_PEERS = 16_384
 
-REVOKED_HINT = "It needs a new key and a new invite: atmo node rotate, then atmo mesh join TOKEN"
+REVOKED_HINT = "It needs a new key and a new token: atmo node rotate, then atmo mesh join TOKEN"
 
 Guests = Mapping[bytes, frozenset[PeerId]]
 """The members met by each invite."""
@@ -36,7 +36,8 @@ Guests = Mapping[bytes, frozenset[PeerId]]
 class Trust:
     """`check` is all a door needs, `read` and `welcomes` what the table of rows asks (mesh/roll.py).
 
-    guests: whom this node's user has met by which invite, from earlier lives; on_guest: called when there is one more.
+    guests: whom this node's user has met by which invite, from earlier lives; on_guest: called with all of them when
+    there is one more, on either thread.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Trust:
         mesh: MeshId,
         revoked: Iterable[bytes] = (),
         guests: Guests | None = None,
-        on_guest: Callable[[], None] = lambda: None,
+        on_guest: Callable[[Guests], None] = lambda guests: None,
     ) -> None:
         self.mesh = mesh
         self._revoked = frozenset(revoked)
@@ -64,14 +65,15 @@ class Trust:
             return dict(self._met)
 
     def check(self, credential: Credential, wall_s: float) -> Passport:
-        """The bearer's passport. Raises RemoteProtocolError for a bad, expired, revoked or overused credential."""
+        """The bearer's passport. Raises Untrusted for a bad, expired, revoked or overused credential."""
         passport = check_credential(credential, self.mesh, wall_s)
         if self._is_revoked(passport):
-            raise RemoteProtocolError("The peer was revoked.", hint=REVOKED_HINT)
+            raise Untrusted("The peer was revoked.", why="revoked", hint=REVOKED_HINT)
         if not self._count(passport.peer, passport.invite, passport.invite_uses):
-            raise RemoteProtocolError(
+            raise Untrusted(
                 f"The peer's invite was used by {len(self._met[passport.invite])} others already.",
-                hint="Ask for a new invite.",
+                why="used",
+                hint="Ask for a new token.",
             )
         self._compare(passport)
         return passport
@@ -81,7 +83,7 @@ class Trust:
         return not self._is_revoked(passport) and not self._outdated(passport)
 
     def read(self, certificate: Certificate) -> Standing:
-        """What a certificate says, dates unchecked. Raises RemoteProtocolError for a chain that is not in order."""
+        """What a certificate says, dates unchecked. Raises Untrusted for a chain that is not in order."""
         return check_certificate(certificate, self.mesh)
 
     def welcomes(self, standing: Standing) -> bool:
@@ -112,14 +114,15 @@ class Trust:
             if invite not in self._met and len(self._met) >= MAX_INVITES:
                 self._met.pop(next(iter(self._met)))
             self._met[invite] = met | {peer}
-        self._on_guest()
+            self._on_guest(self._met)
         return True
 
     def _compare(self, passport: Passport) -> None:
-        """Raises RemoteProtocolError for a curve key that a newer one has replaced."""
+        """Raises Untrusted for a curve key that a newer one has replaced."""
         if self._outdated(passport):
-            raise RemoteProtocolError(
+            raise Untrusted(
                 "The peer's curve key was replaced by a newer one.",
+                why="replaced",
                 hint="If it was not restarted, its key was copied: give it a new one with `atmo node rotate`.",
             )
         with self._lock:

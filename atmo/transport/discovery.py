@@ -46,6 +46,12 @@ class DiscoveryProblem:
         return f"{self.text} {self.hint}"
 
 
+_NO_ECHO = DiscoveryProblem(
+    "Multicast packets on this network do not come back, so nodes cannot find each other by themselves.",
+    "Open UDP port 5353 in the firewall, or name a peer with --seed.",
+)
+
+
 class LanDiscovery:
     """Announces one node and browses for others. Never raises for what the network does: see `problem`.
 
@@ -124,10 +130,7 @@ class LanDiscovery:
     async def _listen_for_itself(self) -> None:
         await asyncio.sleep(ECHO_WITHIN_S)
         if not self.heard_itself.is_set():
-            self.problem = DiscoveryProblem(
-                "Multicast packets on this network do not come back, so nodes cannot find each other by themselves.",
-                "Open UDP port 5353 in the firewall, or name a peer with --seed.",
-            )
+            self.problem = _NO_ECHO
 
     def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: Any) -> None:
         from zeroconf import ServiceStateChange
@@ -202,6 +205,30 @@ def probe_multicast(bound_host: str) -> None:
         if interface != "0.0.0.0":  # noqa: S104 - compared, not bound
             membership = socket.inet_aton(MDNS_GROUP) + socket.inet_aton(interface)
             probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+
+
+def hear_oneself(bound_host: str, within_s: float = 0.5) -> DiscoveryProblem | None:
+    """Send a packet to the group and wait for it to come back: what keeps discovery from working, without a node.
+
+    It goes to a port of its own, so that nobody else has to read it; a firewall that blocks port 5353 alone is found
+    by a node that runs.
+    """
+    interface = bound_host if is_ip(bound_host) and ":" not in bound_host else "0.0.0.0"  # noqa: S104 - any interface
+    try:
+        probe_multicast(bound_host)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+            ear.bind(("", 0))
+            membership = socket.inet_aton(MDNS_GROUP) + socket.inet_aton(interface)
+            ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            ear.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+            ear.settimeout(within_s)
+            ear.sendto(b"atmo", (MDNS_GROUP, ear.getsockname()[1]))
+            ear.recv(16)
+    except TimeoutError:
+        return _NO_ECHO
+    except OSError as exc:
+        return explain(exc)
+    return None
 
 
 def explain(error: OSError) -> DiscoveryProblem:
