@@ -147,10 +147,8 @@ def _membership(config: Config) -> Iterator[Finding]:
         mesh = open_mesh(config)
         kept = mesh.kept(config.node_home) if mesh.token is not None else None
         if kept is None:
-            joined = (
-                "joined with a token, to be used at the next start" if mesh.token is not None else "this user's own"
-            )
-            yield Finding("ok", f"The mesh is {format_peer(mesh.mesh)[-8:]}, {joined}.")
+            whose = "this user's own" if mesh.token is None else "joined with a token, from the next start on"
+            yield Finding("ok", f"The mesh is {format_peer(mesh.mesh)[-8:]}, {whose}.")
             return
         standing = check_certificate(kept, mesh.mesh)
     except AtmoError as error:

@@ -194,9 +194,7 @@ def mesh_invite(
     hours: Annotated[float, typer.Option(min=0.02, help="How long it can be used, in hours.")] = 24.0,
     days: Annotated[
         float | None,
-        typer.Option(
-            min=0.01, help="Who joins is a member for so many days; without it a year, renewed by your nodes."
-        ),
+        typer.Option(min=0.01, help="How long who joins is a member. Default: a year, renewed by your nodes."),
     ] = None,
     qr: Annotated[bool, typer.Option("--qr", help="Show it as a QR code, too.")] = False,
     home: Home = None,

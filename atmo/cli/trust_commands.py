@@ -114,16 +114,16 @@ def rotate(name: str | None, home: str | None, *, as_json: bool) -> None:
 
     config = load({"node.name": name, "home": home})
     old, new, revoked = new_keys(config, time.time())
-    names = {"old": format_peer(old), "new": format_peer(new), "revoked": revoked}
     if as_json:
-        output.print_json(names)
+        output.print_json({"old": format_peer(old), "new": format_peer(new), "revoked": revoked})
         return
-    output.console().print(f"The node {config.node.name} is now {names['new']}.")
+    gone = format_peer(old)[-8:]
+    output.console().print(f"The node {config.node.name} is now {format_peer(new)}.")
     if revoked:
-        output.console().print(f"The old key {names['old'][-8:]} is revoked; the mesh is told when the node starts.")
+        output.console().print(f"The old key {gone} is revoked; the mesh is told when the node starts.")
     else:
         output.console().print(
-            f"Ask the owner of the mesh to revoke the old key (atmo mesh revoke {names['old'][-8:]}) and for a new "
+            f"Ask the owner of the mesh to revoke the old key (atmo mesh revoke {gone}) and for a new "
             "token, and join with it: atmo mesh join TOKEN"
         )
 

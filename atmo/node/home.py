@@ -17,8 +17,8 @@ from atmo.ids import MeshId, PeerId
 from atmo.keys import Credential, CurveKeys, Identity, load_or_create_secret
 from atmo.node.membership import MeshHome, open_mesh
 
-# A curve key that is older is replaced at the next start. A guess: a stolen one is of no use for longer, and a node that
-# is started every day does not bother its peers with a new key each time.
+# A curve key that is older is replaced at the next start. A guess: a stolen one is of no use for longer, and a node
+# that is started every day does not bother its peers with a new key each time.
 CURVE_LIFE_S = 30 * 24 * 3600
 
 
