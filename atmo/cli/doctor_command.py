@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -21,6 +22,9 @@ from atmo.client import SyncClient, running_nodes
 from atmo.config import Config, load
 from atmo.errors import AtmoError
 from atmo.ids import format_peer
+
+if TYPE_CHECKING:
+    from atmo.node.membership import MeshHome
 
 DEFAULT_PORT = 4600
 # Below this a model of a billion parameters does not fit.
@@ -132,23 +136,35 @@ def _port(config: Config) -> Finding:
 
 def _membership(config: Config) -> Iterator[Finding]:
     """Keys that can be used, and a certificate that is valid."""
-    from atmo.keys import check_certificate, load_or_create_secret
+    from atmo.keys import load_or_create_secret
     from atmo.node.membership import open_mesh
-    from atmo.node.renewal import ending
 
-    files = [config.root_key, config.node_home / "identity.key", config.node_home / "curve.key"]
+    nodes = sorted(file.parent for file in (config.home / "nodes").glob("*/identity.key"))
     try:
-        for file in files:
+        for file in [config.root_key, *(node / key for node in nodes for key in ("identity.key", "curve.key"))]:
             if file.exists():
                 load_or_create_secret(file)
-        if not files[0].parent.exists():
+        if not config.root_key.parent.exists():
             yield Finding("ok", "This user has no mesh yet: the first node makes one.")
             return
         mesh = open_mesh(config)
-        kept = mesh.kept(config.node_home) if mesh.token is not None else None
+    except AtmoError as error:
+        yield Finding("bad", error.message, error.hint)
+        return
+    whose = "this user's own" if mesh.token is None else "joined with a token"
+    yield Finding("ok", f"The mesh is {format_peer(mesh.mesh)[-8:]}, {whose}.")
+    for node in nodes if mesh.token is not None else []:
+        yield from _certificate(mesh, node)
+
+
+def _certificate(mesh: MeshHome, node: Path) -> Iterator[Finding]:
+    """What made a node of this home a member of somebody else's mesh."""
+    from atmo.keys import check_certificate
+    from atmo.node.renewal import ending
+
+    try:
+        kept = mesh.kept(node)
         if kept is None:
-            whose = "this user's own" if mesh.token is None else "joined with a token, from the next start on"
-            yield Finding("ok", f"The mesh is {format_peer(mesh.mesh)[-8:]}, {whose}.")
             return
         standing = check_certificate(kept, mesh.mesh)
     except AtmoError as error:
@@ -156,9 +172,9 @@ def _membership(config: Config) -> Iterator[Finding]:
         return
     problem = ending(standing, time.time())
     if problem is None:
-        yield Finding("ok", f"The certificate for mesh {format_peer(mesh.mesh)[-8:]} is valid.")
+        yield Finding("ok", f"The certificate of the node {node.name} is valid.")
     else:
-        yield Finding("bad" if problem.serious else "note", problem.what, problem.remedy)
+        yield Finding("bad" if problem.serious else "note", f"{node.name}: {problem.what}", problem.remedy)
 
 
 def _multicast(config: Config) -> Iterator[Finding]:

@@ -78,7 +78,8 @@ class Dialling:
         dial = Dial(address, host, self._local.clock.now() + self._local.timing.dial_s)
         self._dials.add(dial)
         frame = wire.encode_door(wire.Introduce(self._local.credential))
-        knock = Knock(host, address.port, frame, partial(self._introduced, dial), partial(self._fail, dial))
+        failed = partial(self._fail, dial, hint=_DOOR_HINT)
+        knock = Knock(host, address.port, frame, partial(self._introduced, dial), failed)
         dial.knock = knock
         self._reactor.watch(knock.socket.fileno(), partial(self._knocked, knock), writable=True)
 
@@ -218,4 +219,5 @@ class Dialling:
             dial.knock = None
 
 
+_DOOR_HINT = "Does a node run there, and is this the port that its `atmo node status` shows?"
 _PORTS_HINT = "A firewall blocks its other ports: let TCP from the mesh's machines through, not the one port alone."

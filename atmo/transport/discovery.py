@@ -51,6 +51,10 @@ _NO_ECHO = DiscoveryProblem(
     "Open UDP port 5353 in the firewall, or name a peer with --seed.",
 )
 
+_NO_INTERFACE = DiscoveryProblem(
+    "No network interface is up that can do multicast.", "Nodes can still be named with --seed."
+)
+
 
 class LanDiscovery:
     """Announces one node and browses for others. Never raises for what the network does: see `problem`.
@@ -87,6 +91,9 @@ class LanDiscovery:
         except OSError as exc:
             await self.close()
             self.problem = explain(exc)
+        except RuntimeError:  # zeroconf's word for it
+            await self.close()
+            self.problem = _NO_INTERFACE
 
     async def _start(self) -> None:
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
@@ -233,11 +240,11 @@ def hear_oneself(bound_host: str, within_s: float = 0.5) -> DiscoveryProblem | N
 
 def explain(error: OSError) -> DiscoveryProblem:
     """In a user's words, why the multicast sockets could not be opened."""
-    seeds = "Nodes can still be named with --seed."
+    seeds = _NO_INTERFACE.hint
     if error.errno == errno.EADDRINUSE:
         return DiscoveryProblem("Another program holds UDP port 5353 for itself.", seeds)
     if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.ENETDOWN):
-        return DiscoveryProblem("No network interface is up that can do multicast.", seeds)
+        return _NO_INTERFACE
     if error.errno in (errno.EPERM, errno.EACCES):
         return DiscoveryProblem("This user may not use multicast here.", seeds)
     return DiscoveryProblem(f"The local network cannot be searched: {error.strerror or error}.", seeds)

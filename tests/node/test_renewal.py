@@ -18,9 +18,9 @@ from atmo.clock import SystemClock
 from atmo.config import Config, load
 from atmo.ids import PeerId
 from atmo.invitation import write_token
-from atmo.keys import Standing
+from atmo.keys import Identity, Sealed, Standing, issue_membership
 from atmo.mesh.rows import Kind
-from atmo.node import home, membership
+from atmo.node import membership
 from atmo.node.machine import describe
 from atmo.node.node import Node
 
@@ -213,15 +213,15 @@ def test_a_renewal_that_the_root_did_not_sign_or_that_is_for_another_is_ignored(
         root = anna.it.mesh_home.root
         assert root is not None
         before = ben.it.renewals.standing
-        forger, invite = home.Identity.generate(), before.invite
+        forger, invite = Identity.generate(), before.invite
         wall_s, later = calendar.wall(), 99 * DAY_S
-        sign = home_issue(wall_s, later)
+        sign = issuing(wall_s, later)
         for made in (
             sign(forger, ben.peer, invite),
             sign(root, anna.peer, invite),
             sign(root, ben.peer, b""),  # it would hide the invite
-            home_issue(wall_s, DAY_S)(root, ben.peer, invite),  # it would end sooner
-            home_issue(wall_s + DAY_S, later)(root, ben.peer, invite),  # not valid yet
+            issuing(wall_s, DAY_S)(root, ben.peer, invite),  # it would end sooner
+            issuing(wall_s + DAY_S, later)(root, ben.peer, invite),  # not valid yet
         ):
             ben.it.renewals.heard(made)
             assert ben.it.renewals.standing == before
@@ -231,10 +231,8 @@ def test_a_renewal_that_the_root_did_not_sign_or_that_is_for_another_is_ignored(
     told(story)
 
 
-def home_issue(wall_s: float, lifetime_s: int) -> Callable[[home.Identity, PeerId, bytes], Any]:
-    from atmo.keys import issue_membership
-
-    def issue(by: home.Identity, peer: PeerId, invite: bytes) -> Any:
+def issuing(wall_s: float, lifetime_s: int) -> Callable[[Identity, PeerId, bytes], Sealed]:
+    def issue(by: Identity, peer: PeerId, invite: bytes) -> Sealed:
         return issue_membership(by, peer, wall_s=wall_s, serial=9, lifetime_s=lifetime_s, came_by=invite)
 
     return issue
