@@ -88,7 +88,13 @@ def _make_node(root: Identity, host: str) -> MeshNode:
     mesh = MeshId(root.public)
     transport = ZmqTransport(identity.public, curve, credential, mesh, host=host, clock=clock)
     node = MeshNode(
-        identity=identity, mesh=mesh, generation=1, transport=transport, clock=clock, rng=random.Random(os.getpid())
+        identity=identity,
+        mesh=mesh,
+        certificate=credential.certificate,
+        generation=1,
+        transport=transport,
+        clock=clock,
+        rng=random.Random(os.getpid()),
     )
     node.table = Watched(identity.public)
     node.field = GradientField(node.table)

@@ -87,6 +87,18 @@ def node_status(node: NodeName = "", as_json: AsJson = False) -> None:
     node_commands.status(node, as_json=as_json)
 
 
+@node_app.command("rotate")
+def node_rotate(
+    name: Annotated[str | None, typer.Option(help="Which node of this home.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a node that does not run new keys, and revoke the old ones. A guest needs a new token then."""
+    from atmo.cli import trust_commands
+
+    trust_commands.rotate(name, home, as_json=as_json)
+
+
 @app.command()
 def ask(
     text: Annotated[list[str] | None, typer.Argument(help="What you want. Standard input is added to it.")] = None,
@@ -180,7 +192,10 @@ def mesh_create(home: Home = None, as_json: AsJson = False) -> None:
 def mesh_invite(
     uses: Annotated[int, typer.Option(min=1, help="How many nodes may join with it.")] = 1,
     hours: Annotated[float, typer.Option(min=0.02, help="How long it can be used, in hours.")] = 24.0,
-    days: Annotated[float, typer.Option(min=0.01, help="How long who joins stays a member, in days.")] = 365.0,
+    days: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="How long who joins is a member. Default: a year, renewed by your nodes."),
+    ] = None,
     qr: Annotated[bool, typer.Option("--qr", help="Show it as a QR code, too.")] = False,
     home: Home = None,
     as_json: AsJson = False,

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from atmo.ids import Multiaddr, PeerId
-from atmo.keys import Sealed
+from atmo.keys import Certificate, Sealed
 from atmo.mesh.messages import AnyMessage
 from atmo.mesh.rows import Body, Kind
 from atmo.mesh.verdict import Change, Equivocation
@@ -94,14 +94,22 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Banned:
-    """The peer is no member any more: drop what it said, hear nothing of it again."""
+    """The peer is no member any more: it is not dialled again."""
 
     peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """This node's certificate was renewed."""
+
+    certificate: Certificate
 
 
 Event = (
     Revoke
     | Banned
+    | Certified
     | LinkUp
     | LinkDown
     | DialFailed
@@ -249,6 +257,7 @@ Effect = (
 __all__ = [
     "Banned",
     "Broadcast",
+    "Certified",
     "Change",
     "ClockOff",
     "Deliver",

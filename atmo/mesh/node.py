@@ -19,9 +19,9 @@ import numpy as np
 import structlog
 
 from atmo.clock import Clock, moment
-from atmo.errors import FrameTooLarge, RemoteProtocolError, TransportError, UsageError
+from atmo.errors import FrameTooLarge, Refused, RemoteProtocolError, TransportError, UsageError
 from atmo.ids import KEY_BYTES, MeshId, Multiaddr, PeerId, format_peer, short
-from atmo.keys import Identity, Passport, Sealed, check_revocation, verify
+from atmo.keys import Certificate, Identity, Passport, Sealed, check_revocation, verify
 from atmo.mesh import calls, core, events
 from atmo.mesh.asking import Asking, Job, Routed
 from atmo.mesh.capability import Capability
@@ -31,14 +31,16 @@ from atmo.mesh.field import GradientField
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Scores, Vectors
 from atmo.mesh.parcels import Parcels, cut
 from atmo.mesh.query import Query
+from atmo.mesh.roll import Roll
 from atmo.mesh.routing import decide
-from atmo.mesh.rows import Gradient, Kind, NodeInfo
+from atmo.mesh.rows import Gradient, Kind, NodeInfo, Renewal
 from atmo.mesh.service import Answer, Service
 from atmo.mesh.serving import Serving
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.verdict import Change
+from atmo.problems import Problem
 from atmo.transport.base import DialFailed, Lane, LinkDown, LinkUp, Received, Transport, TransportEvent
-from atmo.trust import Trust
+from atmo.trust import REVOKED_HINT, Trust
 
 log = structlog.get_logger("atmo.mesh")
 
@@ -49,6 +51,8 @@ RTT_INTERVAL_S = 1.0
 # How long a request waits for the link to a node that is no neighbour, before another node is asked. A guess: several
 # handshakes over a slow network.
 LINK_WAIT_S = 4.0
+# Why others refuse this node for what it is, whatever their address. It is over when anybody is linked.
+OWN_FAULTS = ("expired", "replaced", "revoked", "used")
 # Events kept for those who watch.
 EVENTS_KEPT = 200
 
@@ -61,6 +65,7 @@ class MeshNode:
         *,
         identity: Identity,
         mesh: MeshId,
+        certificate: Certificate,
         generation: int,
         transport: Transport,
         clock: Clock,
@@ -71,6 +76,7 @@ class MeshNode:
         revoked: Sequence[Sealed] = (),
         asks_others: bool = True,
         on_revoked: Callable[[tuple[Sealed, ...]], None] = lambda statements: None,
+        on_renewal: Callable[[Sealed], None] = lambda membership: None,
     ) -> None:
         self.peer = identity.public
         self.mesh = mesh
@@ -79,7 +85,7 @@ class MeshNode:
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit)
         self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want, self._root_of, self._chance)
-        self.problems: dict[str, str] = {}
+        self.problems: dict[str, Problem] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
         self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
@@ -87,6 +93,7 @@ class MeshNode:
         self._clock = clock
         self._rng = np.random.default_rng(rng.getrandbits(64))
         self._on_generation = on_generation
+        self._trust = trust or Trust(mesh)
         self._core = core.Core(
             peer=self.peer,
             mesh=mesh,
@@ -95,13 +102,15 @@ class MeshNode:
             verify=verify,
             timing=timing or core.MeshTiming(),
             rng=rng,
+            roll=Roll(self._trust.read, self._trust.welcomes),
+            certificate=certificate,
             revoked=revoked,
         )
-        self._trust = trust or Trust(mesh)
         for statement in self._core.revocations.statements:
             self._trust.revoke(check_revocation(statement, mesh).key)
         self._asks_others = asks_others
         self._on_revoked = on_revoked
+        self._on_renewal = on_renewal
         self._passports: dict[PeerId, Passport] = {}
         self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
         self._parcels = Parcels()
@@ -225,18 +234,41 @@ class MeshNode:
         if told not in self._told:
             self._told.add(told)
             self.note("unreachable", event.error.message)
-        if event.address in self._wanted:
-            self._complain(str(event.address), f"{event.error}")
+        problem, error = Problem(event.error.message, event.error.hint), event.error
+        if isinstance(error, Refused) and error.why == "early":
+            self._complain(_clock_of(event.address.peer), problem)
+        elif isinstance(error, Refused) and error.by_peer and error.why in OWN_FAULTS:
+            self._complain(error.why, problem)
+        elif event.address in self._wanted:
+            self._complain(str(event.address), problem)
 
     def _reached(self, peer: PeerId) -> None:
         """Whatever was wrong with its addresses is over."""
         for address in [address for address in self._wanted if address.peer in (peer, None)]:
             self.problems.pop(str(address), None)
+        for fault in OWN_FAULTS:
+            self.problems.pop(fault, None)
         self._told = {told for told in self._told if format_peer(peer) not in told[0]}
 
     def revoke(self, statement: Sealed) -> None:
         """The owner of the mesh takes back a member or an invite."""
         self._handle(events.Revoke(statement))
+
+    def certify(self, peer: PeerId, membership: Sealed | None) -> None:
+        """The owner of the mesh renews a member's membership; None takes that off the table again."""
+        key = format_peer(peer)
+        if membership is None:
+            self._handle(events.Withdraw(Kind.CERT, key))
+        else:
+            self._handle(events.Publish(Kind.CERT, key, Renewal(membership)))
+
+    def certified(self, certificate: Certificate) -> None:
+        """This node's own membership was renewed."""
+        self._handle(events.Certified(certificate))
+
+    @property
+    def trust(self) -> Trust:
+        return self._trust
 
     @property
     def passports(self) -> dict[PeerId, Passport]:
@@ -249,7 +281,7 @@ class MeshNode:
         self._on_revoked(self._core.revocations.statements)
         self.note("revoked", short(PeerId(key)))
         if key == self.peer:
-            self._complain("revoked", "This node was revoked. Ask the owner of the mesh for a new invite.")
+            self._complain("revoked", Problem("This node was revoked.", REVOKED_HINT))
             return
         gone = {peer for peer, passport in self._passports.items() if key in (peer, passport.invite)}
         for peer in gone | ({PeerId(key)} if len(key) == KEY_BYTES else set()):
@@ -310,12 +342,13 @@ class MeshNode:
         elif isinstance(effect, events.OwnRowSeen):
             self._on_generation(effect.generation)
             if effect.times > 1:
-                self._complain("copied", "Another node uses this node's key. Give the copy a home of its own.")
+                copied = Problem("Another node uses this node's key.", "Give the copy a new one: atmo node rotate")
+                self._complain("copied", copied)
         elif isinstance(effect, events.ClockOff):
             off = f"{abs(effect.off_s):.0f} s {'ahead' if effect.off_s > 0 else 'behind'}"
-            self._complain(
-                "clock", f"The clock of {short(effect.origin)} is {off} of this one's. Set one of them right."
-            )
+            whose = f"The clock of {self._name(effect.origin)} is {off} of this machine's."
+            remedy = "Set the wrong one right: until then its rows are not used."
+            self._complain(_clock_of(effect.origin), Problem(whose, remedy))
         elif isinstance(effect, events.HealthChanged):
             self.note(effect.health.value, self._name(effect.peer))
             if effect.health is events.Health.DEAD:
@@ -348,12 +381,16 @@ class MeshNode:
                 self._dead.discard(origin)
             elif isinstance(body, NodeInfo):
                 self.table.put_node(origin, body)
+                self.problems.pop(_clock_of(origin), None)
                 self._mark(origin)
         elif kind is Kind.CAPABILITY:
             if body is None:
                 self.table.drop_capability(origin, key)
             elif isinstance(body, Capability):
                 self.table.put_capability(origin, body)
+        elif isinstance(body, Renewal):
+            if key == format_peer(self.peer):
+                self._on_renewal(body.membership)
         elif isinstance(body, Gradient):
             self.table.put_gradient(origin, body, self._clock.now())
 
@@ -483,12 +520,24 @@ class MeshNode:
         if seen.load is not None:
             self.field.on_feedback(seen.peer, seen.load, now_s)
 
-    def _complain(self, about: str, problem: str) -> None:
+    def _complain(self, about: str, problem: Problem) -> None:
         if self.problems.get(about) != problem:
-            log.warning(problem)
+            log.warning(str(problem))
         self.problems[about] = problem
+
+    def complain(self, about: str, problem: Problem | None) -> None:
+        """Keep a problem that somebody else found; None: it is over."""
+        if problem is None:
+            self.problems.pop(about, None)
+        else:
+            self._complain(about, problem)
 
     def note(self, what: str, about: str) -> None:
         """Remember an event for those who watch, and log it."""
         self.recent.append((self._clock.wall(), what, about))
         log.info(what, about=about)
+
+
+def _clock_of(peer: PeerId | None) -> str:
+    """What the problem of a peer whose clock is off is kept under."""
+    return f"clock {short(peer)}" if peer is not None else "clock"

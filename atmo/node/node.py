@@ -37,7 +37,9 @@ from atmo.node.machine import describe
 from atmo.node.meaning import Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.offers import Offer, offers
+from atmo.node.renewal import LOOK_S, Renewals
 from atmo.node.services import EngineService
+from atmo.problems import Problem
 from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
@@ -65,6 +67,8 @@ class Node:
         self._meaning = Meaning()
         self._discovery: Discovery | None = None
         self._gateway: UnixServer | None = None
+        self._renewals: Renewals | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
 
@@ -103,6 +107,9 @@ class Node:
 
     async def stop(self) -> None:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         if self._discovery is not None:
             await self._discovery.close()
         if self._mesh is not None:
@@ -207,11 +214,12 @@ class Node:
     # Putting it together
 
     async def _start_mesh(self, home: Home) -> None:
-        trust = Trust(home.mesh)
+        trust = Trust(home.mesh, guests=home.mesh_home.guests(), on_guest=home.mesh_home.remember_guests)
         transport = LoneTransport(home.identity.public) if self._alone else self._zmq(home, trust)
         self._mesh = MeshNode(
             identity=home.identity,
             mesh=home.mesh,
+            certificate=home.credential.certificate,
             generation=home.generation,
             transport=transport,
             clock=self.clock,
@@ -221,9 +229,26 @@ class Node:
             revoked=home.mesh_home.revoked(),
             asks_others=self.config.node.mode in ("participant", "headless"),
             on_revoked=home.mesh_home.remember_revoked,
+            on_renewal=lambda membership: self.renewals.heard(membership),
         )
+        adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
+        self._renewals = Renewals(home, self._mesh, self.clock, adopt)
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
+        self._looking = asyncio.create_task(self._look_at_dates())
+
+    async def _look_at_dates(self) -> None:
+        while True:
+            try:
+                self.renewals.look()
+            except (AtmoError, OSError) as error:
+                self.mesh.complain("renewal", Problem(f"Certificates cannot be renewed: {error}"))
+            await asyncio.sleep(LOOK_S)
+
+    @property
+    def renewals(self) -> Renewals:
+        assert self._renewals is not None
+        return self._renewals
 
     @property
     def _alone(self) -> bool:
@@ -266,8 +291,8 @@ class Node:
     def _socket_path(self) -> Path:
         return self.config.runtime / f"{format_peer(self.mesh.peer)[-12:]}.sock"
 
-    def problems(self) -> list[str]:
-        """What is wrong around this node, one sentence each."""
+    def problems(self) -> list[Problem]:
+        """What is wrong around this node."""
         found = self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
         return [*found, *self.mesh.problems.values()]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from atmo.generation import Finish, Piece
 from atmo.ids import PeerId, format_peer
-from atmo.keys import check_invite
+from atmo.keys import Passport, Standing, check_invite
 from atmo.mesh import explain
 from atmo.mesh.asking import Routed
 from atmo.mesh.capability import Capability
@@ -46,7 +46,10 @@ def status(node: Node) -> Json:
         },
         "capabilities": served,
         "peers": len(mesh_node.transport.linked()),
-        "problems": node.problems(),
+        "problems": [str(problem) for problem in node.problems()],
+        "diagnosis": [
+            {"what": problem.what, "remedy": problem.remedy, "serious": problem.serious} for problem in node.problems()
+        ],
         "rss_bytes": rss,
         "total_rss_bytes": total,
     }
@@ -70,7 +73,7 @@ def mesh(node: Node) -> Json:
         ],
         "events": [{"at_s": at, "what": what, "about": about} for at, what, about in mesh_node.recent],
         "alone": node.alone(),
-        "problems": node.problems(),
+        "problems": [str(problem) for problem in node.problems()],
     }
 
 
@@ -122,16 +125,19 @@ def members(node: Node) -> Json:
     mesh_node = node.mesh
     revoked = mesh_node.core.revocations
     infos = {row.id.origin: row.body for row in mesh_node.core.store.rows(Kind.NODE)}
+    met: dict[PeerId, Standing | Passport] = dict(mesh_node.passports)
+    roll = mesh_node.core.store.roll
+    met |= {peer: standing for peer in roll if (standing := roll.standing(peer)) is not None}
     rows = [
         {
-            "id": format_peer(passport.peer),
-            "name": getattr(infos.get(passport.peer), "name", ""),
-            "invite": format_peer(PeerId(passport.invite)) if passport.invite else "",
-            "until_s": passport.not_after_s,
-            "linked": passport.peer in mesh_node.transport.linked(),
-            "revoked": passport.peer in revoked or passport.invite in revoked,
+            "id": format_peer(peer),
+            "name": getattr(infos.get(peer), "name", ""),
+            "invite": format_peer(PeerId(proof.invite)) if proof.invite else "",
+            "until_s": proof.not_after_s,
+            "linked": peer in mesh_node.transport.linked(),
+            "revoked": peer in revoked or proof.invite in revoked,
         }
-        for passport in mesh_node.passports.values()
+        for peer, proof in met.items()
     ]
     terms = [check_invite(sealed, mesh_node.mesh) for sealed in node.mesh_home.invites()]
     invites = [
@@ -139,7 +145,8 @@ def members(node: Node) -> Json:
             "id": format_peer(PeerId(invite.key)),
             "until_s": invite.not_after_s,
             "uses": invite.uses,
-            "used": sum(passport.invite == invite.key for passport in mesh_node.passports.values()),
+            "used": len(mesh_node.trust.guests.get(invite.key, ())),
+            "renewable": invite.renewable,
             "revoked": invite.key in revoked,
         }
         for invite in terms

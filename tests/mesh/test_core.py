@@ -18,6 +18,7 @@ from atmo.mesh.conduct import BAN_S, OFFENCES_ALLOWED
 from atmo.mesh.core import JUMP_INTERVAL_S, Core, MeshTiming
 from atmo.mesh.messages import Cancel, Join, Rows, Versions
 from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, Row, RowId, SignedRow, peek, seal
+from tests.mesh.membership import OpenRoll
 
 MESH = MeshId(Identity(bytes(32)).public)
 LOW, HIGH = sorted((Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)), key=lambda key: key.public)
@@ -44,6 +45,8 @@ class Bench:
             verify=verify,
             timing=TIMING,
             rng=Random(1),
+            roll=OpenRoll(),
+            certificate=None,
         )
 
     def tell(self, event: events.Event) -> list[events.Effect]:

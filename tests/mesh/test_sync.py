@@ -15,6 +15,7 @@ from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, SignedRow, seal
 from atmo.mesh.rowstore import RowStore
 from atmo.mesh.sim.node import fast_sign, fast_verify
 from atmo.mesh.sync import FEW_ORIGINS, Sync
+from tests.mesh.membership import OpenRoll
 
 MESH = MeshId(bytes(31) + b"m")
 NOW = Moment(100.0, 1_750_000_000.0)
@@ -33,7 +34,7 @@ def row(number: int, key: str, order: tuple[int, int], gone: bool = False) -> Ro
 
 
 def table(own: int, rows: list[Row]) -> RowStore:
-    store = RowStore(origin(own), MESH, fast_verify)
+    store = RowStore(origin(own), MESH, fast_verify, OpenRoll())
     for each in rows:
         store.apply(each.signed, NOW)
     return store
