@@ -4,7 +4,8 @@ Talks JSON lines with its parent. First comes `{"root": hex}`, the key of the me
 (loopback), and `notes`, true if every event for people is to be told; then commands, `do` being one of dial
 (addresses), publish (number), withdraw (number), links, table, counts. It says `ready` (address), `links` (count),
 `table` (names of the nodes it knows), `counts` (see `Counting`), and, with the time on the machine's monotonic clock,
-`published` and `seen` (number, at_ns) and `note` (what, about, at_ns). When its input ends it leaves the mesh and exits.
+`published` and `seen` (number, at_ns) and `note` (what, about, at_ns). When its input ends it leaves the mesh and
+exits.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ MAX_FLAPS = 5
 # How many more redial_min_s the end that did not dial waits for the other to dial again. The other's first dial comes
 # before that, and both before MeshTiming.probe_s is over.
 PATIENT = 2.0
-# Repeated dials at once, at first and at the least, and how long a dial takes that the machine has no time for. Guesses.
+# Repeated dials at once, at first and at the least, and how long a dial takes for which nobody has time. Guesses.
 FIRST_WINDOW, LEAST_WINDOW = 16.0, 4.0
 SLOW_DIAL_S = 1.0
 # How much more seldom an address from discovery is dialled again in a large mesh. A guess.
