@@ -248,9 +248,16 @@ class Fabric:
                 if address is not None:
                     effects.append(events.Dial(address))
                 else:
-                    self.overlay.not_dialled(want.contact.peer, now.mono_s)
+                    effects += self._not_dialled(want.contact.peer, now)
         self._rejoin(now)
         return effects
+
+    def _not_dialled(self, peer: PeerId, now: Moment) -> list[Effect]:
+        """A request that waits for the link is told, unless a dial that began before may still succeed."""
+        self.overlay.not_dialled(peer, now.mono_s)
+        if self._neighbours.dials(peer) or not self.overlay.links.is_wanted(peer):
+            return []
+        return [events.NotDialled(peer, "it cannot be dialled now")]
 
     def _rejoin(self, now: Moment) -> None:
         """The overlay may have changed its mind about who is a neighbour, or whether everyone is."""

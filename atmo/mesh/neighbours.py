@@ -119,6 +119,10 @@ class Neighbours:
         self._dialled.put(peer, now_s + self.timing.dial_timeout_s)
         return known[int(self.rng.random() * len(known))]
 
+    def dials(self, peer: PeerId) -> bool:
+        """True while a dial to it may still succeed."""
+        return self._dialled.at(peer) is not None
+
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
         """Where a peer can be dialled, as far as it is known."""
         prospect = self._prospects.get(peer)

@@ -32,6 +32,7 @@ from atmo.mesh.service import Labels
 from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.home import Home, open_home, remember_generation
+from atmo.node.known_peers import KnownPeers
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
 from atmo.node.meaning import Meaning
@@ -64,6 +65,7 @@ class Node:
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
         self._discovery: Discovery | None = None
+        self._known: KnownPeers | None = None
         self._gateway: UnixServer | None = None
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
@@ -92,6 +94,8 @@ class Node:
         await self._start_discovery()
         for seed in [] if self._alone else [*seeds, *self._home.mesh_home.seeds]:
             self.mesh.discovered(seed, wanted=True)
+        if self._known is not None and not self._alone:
+            self._known.start(self.mesh.discovered, self.mesh.transport.linked)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
 
     async def settled(self) -> None:
@@ -109,6 +113,8 @@ class Node:
             await self._mesh.drain(self.config.inference.drain_s)
         if self._gateway is not None:
             await self._gateway.stop()
+        if self._known is not None:
+            await self._known.close()
         if self._mesh is not None:
             await self._mesh.stop()
         await asyncio.gather(*(service.close() for service in self.services.values()))
@@ -208,6 +214,7 @@ class Node:
 
     async def _start_mesh(self, home: Home) -> None:
         trust = Trust(home.mesh)
+        self._known = KnownPeers(home.folder, home.mesh, self.clock.wall)
         transport = LoneTransport(home.identity.public) if self._alone else self._zmq(home, trust)
         self._mesh = MeshNode(
             identity=home.identity,
@@ -221,6 +228,7 @@ class Node:
             revoked=home.mesh_home.revoked(),
             asks_others=self.config.node.mode in ("participant", "headless"),
             on_revoked=home.mesh_home.remember_revoked,
+            on_linked=self._known.linked,
         )
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
