@@ -77,6 +77,7 @@ class MeshNode:
         asks_others: bool = True,
         on_revoked: Callable[[tuple[Sealed, ...]], None] = lambda statements: None,
         on_renewal: Callable[[Sealed], None] = lambda membership: None,
+        on_linked: Callable[[PeerId, Multiaddr | None], None] = lambda peer, address: None,
     ) -> None:
         self.peer = identity.public
         self.mesh = mesh
@@ -111,6 +112,7 @@ class MeshNode:
         self._asks_others = asks_others
         self._on_revoked = on_revoked
         self._on_renewal = on_renewal
+        self._on_linked = on_linked
         self._passports: dict[PeerId, Passport] = {}
         self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
         self._parcels = Parcels()
@@ -217,6 +219,7 @@ class MeshNode:
                 self.table.mark_back(event.peer)
                 self._reached(event.peer)
                 self._passports[event.peer] = event.passport
+                self._on_linked(event.peer, event.address)
                 self._handle(events.LinkUp(event.peer, event.address, event.outbound))
                 for ask in self._parked.pop(event.peer, []):
                     self._transmit(event.peer, ask)
@@ -330,6 +333,8 @@ class MeshNode:
             self._send_frame(effect.peer, effect.frame)
         elif isinstance(effect, events.Dial):
             self.transport.dial(effect.address)
+        elif isinstance(effect, events.NotDialled):  # in a moment, when what needs the link has been parked
+            asyncio.get_running_loop().call_soon(self._not_linked, effect.peer, effect.why)
         elif isinstance(effect, events.HangUp):
             self.transport.hang_up(effect.peer, effect.reason)
         elif isinstance(effect, events.PeerLost):

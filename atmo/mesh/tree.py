@@ -9,6 +9,11 @@ tree mends itself where a link was lost. Each row costs one copy for each node, 
 Different from the paper: rows are told in batches, a neighbour is pruned when nothing of what it pushed was new, and
 a Graft is answered with the row as it is by then, which may be newer. There is one tree for all origins.
 
+Where all link to all, rows come from their origins themselves, and the tree serves only the pairs that could not link
+(`Relay` in gossip.py). There it is *quiet*: all neighbours are lazy and stay so, rows are sent to those alone who ask,
+and announcements wait for each other longer, since each goes to everyone. A mesh under stress loses links at many
+places at once; what it says then must not grow with the square of its size for each row.
+
 Invariants (`validate`): a neighbour is eager or lazy; what is remembered is bounded; nothing that is here is awaited.
 """
 
@@ -31,8 +36,11 @@ MAX_RECENT = 8192
 # Announced rows that are awaited, and announcers of one. Guesses: what is above comes by comparing tables.
 MAX_MISSING = 4096
 MAX_ANNOUNCERS = 4
-# How long after its announcement a row may arrive by itself: a batch and two slow trips. A guess.
+# How long after its announcement a row may arrive by itself: a batch and two slow trips; in a quiet tree, where
+# announcements are late anyway, a batch. A guess.
 PATIENCE_S = 0.3
+# In a quiet tree announcements are so far apart. A guess: at 24 nodes, all of them cut off, each hears 46 a second.
+QUIET_ANNOUNCE_S = 0.5
 
 
 def id_of(signed: SignedRow) -> bytes:
@@ -54,19 +62,26 @@ class Tree:
 
     batch_s: float
     row: Callable[[RowId], SignedRow | None]
+    quiet: bool = False
     eager: dict[PeerId, None] = field(default_factory=dict)
     lazy: dict[PeerId, None] = field(default_factory=dict)
     _recent: dict[bytes, RowId] = field(default_factory=dict)  # the oldest first
     _missing: dict[bytes, list[PeerId]] = field(default_factory=dict)  # who announced it and was not asked yet
     _patience: Agenda[bytes] = field(default_factory=Agenda)
     _waiting: dict[RowId, tuple[Row, PeerId | None]] = field(default_factory=dict)  # with the neighbour it came from
+    _unannounced: list[tuple[bytes, PeerId | None]] = field(default_factory=list)  # ids, as in _waiting
     _sent_s: float = float("-inf")
+    _announced_s: float = float("-inf")
 
-    def neighbours(self, now_linked: Iterable[PeerId]) -> None:
-        """These are the neighbours now. New ones are eager."""
+    def neighbours(self, now_linked: Iterable[PeerId], *, quiet: bool = False) -> None:
+        """These are the neighbours now. New ones are eager; in a quiet tree all are lazy."""
         linked = dict.fromkeys(now_linked)
-        self.lazy = {peer: None for peer in self.lazy if peer in linked}
+        if quiet:
+            self.lazy = linked
+        else:
+            self.lazy = {peer: None for peer in self.lazy if peer in linked and not self.quiet}
         self.eager = {peer: None for peer in linked if peer not in self.lazy}
+        self.quiet = quiet
 
     def note(self, row: Row) -> None:
         """This row is here, however it came: nobody needs to send it."""
@@ -86,9 +101,8 @@ class Tree:
     def pushed(self, peer: PeerId, any_new: bool) -> list[Out]:
         """A neighbour pushed rows. The link is worth it if something was new."""
         if any_new:
-            if peer in self.lazy:
-                del self.lazy[peer]
-                self.eager[peer] = None
+            self._make_eager(peer)
+        if any_new or self.quiet:
             return []
         if peer in self.eager:
             del self.eager[peer]
@@ -109,21 +123,23 @@ class Tree:
                 if len(self._missing) >= MAX_MISSING:
                     continue
                 announcers = self._missing[name] = []
-                self._patience.put(name, now_s + PATIENCE_S)
+                self._patience.put(name, now_s + (self.batch_s if self.quiet else PATIENCE_S))
             if len(announcers) < MAX_ANNOUNCERS and peer not in announcers:
                 announcers.append(peer)
 
     def on_graft(self, peer: PeerId, graft: Graft) -> list[Out]:
         """Rows that a neighbour misses; those that are gone by now are left out."""
-        if peer in self.lazy:
-            del self.lazy[peer]
-            self.eager[peer] = None
+        self._make_eager(peer)
         names = [self._recent[name] for name in _names(graft.ids) if name in self._recent]
         rows = [signed for row_id in dict.fromkeys(names) if (signed := self.row(row_id)) is not None]
         return [Out(peer, Push(batch)) for batch in batches(rows)]
 
     def next_due(self) -> float | None:
-        times = [self._patience.next_s(), self._sent_s + self.batch_s if self._waiting else None]
+        times = [
+            self._patience.next_s(),
+            self._sent_s + self.batch_s if self._waiting else None,
+            self._announced_s + self._announce_s if self._unannounced else None,
+        ]
         return min((at_s for at_s in times if at_s is not None), default=None)
 
     def due(self, now_s: float) -> list[Out]:
@@ -133,28 +149,41 @@ class Tree:
             self._sent_s = now_s
             waiting = list(self._waiting.values())
             self._waiting = {}
-            out += self._send(waiting)
+            out += self._push(waiting)
+            self._unannounced += [(id_of(row.signed), source) for row, source in waiting]
+        if self._unannounced and self._announced_s + self._announce_s <= now_s:
+            self._announced_s = now_s
+            out += self._announce()
+            self._unannounced = []
         return out
 
-    def _send(self, waiting: list[tuple[Row, PeerId | None]]) -> list[Out]:
+    @property
+    def _announce_s(self) -> float:
+        return QUIET_ANNOUNCE_S if self.quiet else self.batch_s
+
+    def _push(self, waiting: list[tuple[Row, PeerId | None]]) -> list[Out]:
         sources = {source for _, source in waiting}
         out: list[Out] = []
-        everything = [Push(batch) for batch in batches(row.signed for row, _ in waiting)]
+        everything = [Push(batch) for batch in batches(row.signed for row, _ in waiting)] if self.eager else []
         for peer in self.eager:
             mine = everything
             if peer in sources:
                 others = (row.signed for row, source in waiting if source != peer)
                 mine = [Push(batch) for batch in batches(others)]
             out += [Out(peer, push) for push in mine]
-        if self.lazy:
-            for at in range(0, len(waiting), MAX_ROWS_PER_FRAME):
-                names = [(id_of(row.signed), source) for row, source in waiting[at : at + MAX_ROWS_PER_FRAME]]
-                all_ids = IHave(b"".join(name for name, _ in names))
-                for peer in self.lazy:
-                    if peer not in sources:
-                        out.append(Out(peer, all_ids))
-                    elif ids := b"".join(name for name, source in names if source != peer):
-                        out.append(Out(peer, IHave(ids)))
+        return out
+
+    def _announce(self) -> list[Out]:
+        out: list[Out] = []
+        for at in range(0, len(self._unannounced) if self.lazy else 0, MAX_ROWS_PER_FRAME):
+            names = self._unannounced[at : at + MAX_ROWS_PER_FRAME]
+            sources = {source for _, source in names}
+            all_ids = IHave(b"".join(name for name, _ in names))
+            for peer in self.lazy:
+                if peer not in sources:
+                    out.append(Out(peer, all_ids))
+                elif ids := b"".join(name for name, source in names if source != peer):
+                    out.append(Out(peer, IHave(ids)))
         return out
 
     def _ask_for_missing(self, now_s: float) -> list[Out]:
@@ -170,16 +199,20 @@ class Tree:
             self._patience.put(name, now_s + PATIENCE_S)
         out = []
         for peer, names in asked.items():
-            if peer in self.lazy:
-                del self.lazy[peer]
-                self.eager[peer] = None
+            self._make_eager(peer)
             for at in range(0, len(names), MAX_ROWS_PER_FRAME):
                 out.append(Out(peer, Graft(b"".join(names[at : at + MAX_ROWS_PER_FRAME]))))
         return out
 
+    def _make_eager(self, peer: PeerId) -> None:
+        if peer in self.lazy and not self.quiet:
+            del self.lazy[peer]
+            self.eager[peer] = None
+
     def validate(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
         assert not self.eager.keys() & self.lazy.keys(), "a neighbour both eager and lazy"
+        assert not (self.quiet and self.eager), "a quiet tree pushes"
         assert len(self._recent) <= MAX_RECENT, "too many ids are remembered"
         assert len(self._missing) <= MAX_MISSING, "too many rows are awaited"
         assert not self._missing.keys() & self._recent.keys(), "a row that is here is awaited"

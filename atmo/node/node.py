@@ -32,6 +32,7 @@ from atmo.mesh.service import Labels
 from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.home import Home, open_home, remember_generation
+from atmo.node.known_peers import KnownPeers
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
 from atmo.node.meaning import Meaning
@@ -66,6 +67,7 @@ class Node:
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
         self._discovery: Discovery | None = None
+        self._known: KnownPeers | None = None
         self._gateway: UnixServer | None = None
         self._renewals: Renewals | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -96,6 +98,8 @@ class Node:
         await self._start_discovery()
         for seed in [] if self._alone else [*seeds, *self._home.mesh_home.seeds]:
             self.mesh.discovered(seed, wanted=True)
+        if self._known is not None and not self._alone:
+            self._known.start(self.mesh.discovered, self.mesh.transport.linked)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
 
     async def settled(self) -> None:
@@ -116,6 +120,8 @@ class Node:
             await self._mesh.drain(self.config.inference.drain_s)
         if self._gateway is not None:
             await self._gateway.stop()
+        if self._known is not None:
+            await self._known.close()
         if self._mesh is not None:
             await self._mesh.stop()
         await asyncio.gather(*(service.close() for service in self.services.values()))
@@ -215,6 +221,7 @@ class Node:
 
     async def _start_mesh(self, home: Home) -> None:
         trust = Trust(home.mesh, guests=home.mesh_home.guests(), on_guest=home.mesh_home.remember_guests)
+        self._known = KnownPeers(home.folder, home.mesh, self.clock.wall)
         transport = LoneTransport(home.identity.public) if self._alone else self._zmq(home, trust)
         self._mesh = MeshNode(
             identity=home.identity,
@@ -230,6 +237,7 @@ class Node:
             asks_others=self.config.node.mode in ("participant", "headless"),
             on_revoked=home.mesh_home.remember_revoked,
             on_renewal=lambda membership: self.renewals.heard(membership),
+            on_linked=self._known.linked,
         )
         adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
         self._renewals = Renewals(home, self._mesh, self.clock, adopt)
