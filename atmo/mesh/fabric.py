@@ -9,7 +9,7 @@ counts, sets the pace of everything; rows go to the flood or to the tree; all th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atmo.clock import Moment
 from atmo.ids import PeerId
@@ -94,7 +94,7 @@ class Fabric:
         """The end that dialled opens the comparison of tables."""
         self._links[event.peer] = None
         self.relay.link_up(event.peer)
-        addresses = (str(event.address),) if event.address is not None else ()
+        addresses = (str(replace(event.address, peer=None)),) if event.address is not None else ()
         wants = self.overlay.link_up(event.peer, addresses, event.outbound, now.mono_s)
         self._neighbours.link_up(event.peer, event.address)
         if len(self._links) == 1:
@@ -155,7 +155,8 @@ class Fabric:
     def _flood_or_tree(self, row: Row, source: PeerId | None, renewal: bool, now: Moment) -> bool:
         if not renewal and self._brook.takes(row, now.mono_s):
             return True
-        self.tree.send(row, source)
+        wait_s = self._timing.renewal_wait_s(self.overlay.nodes) if renewal else 0.0
+        self.tree.send(row, source, now.mono_s, wait_s)
         return False
 
     # What peers say
@@ -271,7 +272,10 @@ class Fabric:
         return effects
 
     def _where(self, peer: PeerId) -> tuple[str, ...]:
-        return self._own_addresses() if peer == self._own else self._neighbours.addresses_of(peer)
+        """Addresses without the peer's name, which stands beside them wherever they are told: half of their bytes."""
+        if peer == self._own:
+            return tuple(address.partition("/p2p/")[0] for address in self._own_addresses())
+        return self._neighbours.addresses_of(peer)
 
     def _silent(self, origin: PeerId) -> bool:
         """Of a node whose link was lost nothing is told: it is probably dead, and newcomers would let it live on."""

@@ -85,9 +85,9 @@ class Neighbours:
         return known[int(self.rng.random() * len(known))]
 
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
-        """Where a peer can be dialled, as far as it is known."""
+        """Where a peer can be dialled, as far as it is known; without its name, which the caller knows."""
         prospect = self._prospects.get(peer)
-        return tuple(str(address) for address in prospect.addresses) if prospect else ()
+        return tuple(str(replace(address, peer=None)) for address in prospect.addresses) if prospect else ()
 
     def discovered(self, address: Multiaddr, now_s: float) -> None:
         target: Target = address if address.peer is None else address.peer
