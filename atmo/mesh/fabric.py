@@ -214,7 +214,7 @@ class Fabric:
         if (at_s := self.tree.next_due()) is not None and at_s <= now.mono_s:
             effects += self._send(self.tree.due(now.mono_s))
         if self._repair_s <= now.mono_s and self._links:
-            effects.append(self._open(self._someone(), now))
+            effects.append(self._open(self._someone(), now, again=True))
             self._plan_repair(now)
         return effects
 
@@ -228,10 +228,10 @@ class Fabric:
         peers = tuple(self.overlay.active or self._links)
         return peers[int(self._rng.random() * len(peers))]
 
-    def _open(self, peer: PeerId, now: Moment) -> Effect:
+    def _open(self, peer: PeerId, now: Moment, *, again: bool = False) -> Effect:
         salt = b"".join(int(self._rng.random() * (1 << 32)).to_bytes(4, "big") for _ in range(4))
         self._ours[peer] = _Comparison(salt, now.mono_s)
-        return events.Send(peer, encode(self.sync.opening(salt)))
+        return events.Send(peer, encode(self.sync.opening(salt, again=again)))
 
     # Among the parts
 

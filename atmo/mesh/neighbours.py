@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from atmo.errors import UsageError
 from atmo.ids import Multiaddr, PeerId, parse_multiaddr
@@ -213,10 +214,14 @@ class Neighbours:
                 self._drop(target)
 
 
+# A node's addresses are the same in each of its renewals; parsing them is a tenth of what a renewal costs (measured).
+_parsed = lru_cache(maxsize=4096)(parse_multiaddr)
+
+
 def _addresses_of(peer: PeerId, texts: Iterable[str]) -> Iterable[Multiaddr]:
     for text in texts:
         try:
-            address = parse_multiaddr(text)
+            address = _parsed(text)
         except UsageError:
             continue  # its owner's mistake, and only its owner's loss
         if address.peer in (None, peer):
