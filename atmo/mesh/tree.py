@@ -106,7 +106,7 @@ class Tree:
             self._patience.drop(name)
 
     def send(self, row: Row, source: PeerId | None, now_s: float, wait_s: float = 0.0) -> None:
-        """Pass a row on, to all but the neighbour it came from: with the next batch, `wait_s` from now at the latest."""
+        """Pass a row on, to all but the neighbour it came from: with the next batch or `wait_s` from now, if later."""
         waiting = self._waiting.get(row.id)
         if waiting is None or waiting.row.order <= row.order:
             self._waiting[row.id] = _Waiting(row, source, wait_s)

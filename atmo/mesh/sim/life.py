@@ -8,11 +8,7 @@ What must hold, whatever happens (each breach is an AssertionError that tells th
   for, all tables are the same, every living node is in them and no dead one is;
 - a node that was buried and did not start again stays out of every table.
 
-What is counted: *requests*. Every few seconds some node that is well looks up who offers the capability, and asks one
-of them; if that one does not answer it asks another, three in all. The request was served if one of the three is alive,
-running and within reach. As in `MeshNode`, where all link to all only linked nodes are asked, in an overlay anybody, and
-who did not answer is avoided for a while. Not counted are requests of nodes that are themselves stopped, starved, liars,
-of another time, or cut off from more than three quarters of the mesh: they are what is not available.
+What is counted are requests (requests.py), one every few seconds.
 
 Rows are renewed as seldom as in a mesh four to ten times as large, so that a quiet hour costs little; all else has its
 usual pace. Half of the seeds are meshes where all link to all, the others overlays
@@ -22,10 +18,9 @@ from the first node on.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
-from atmo.ids import PeerId
 from atmo.mesh import events
 from atmo.mesh.events import Health
 from atmo.mesh.overlay import ViewSizes
@@ -34,6 +29,7 @@ from atmo.mesh.sim import misfortunes
 from atmo.mesh.sim.misfortunes import Misfortune
 from atmo.mesh.sim.network import Conditions
 from atmo.mesh.sim.node import SimNode
+from atmo.mesh.sim.requests import Requests
 from atmo.mesh.sim.scenario import Sim
 from atmo.mesh.timing import MeshTiming
 
@@ -44,41 +40,30 @@ QUIET_S = 900.0
 REQUEST_S = 5.0
 # Until all is as before. The last dial may be a minute away, and what it brings takes two comparisons of tables.
 SETTLE_S = 300.0
-TRIES = 3
-# For how long a node that did not answer is not asked again by the same node: half of what `MeshNode` does at this pace.
-AVOID_S = 60.0
-# A node that reaches less of the mesh is not counted as one that asks.
-WITHIN_REACH = 0.25
 # A death may be told so long after what caused it: the longest suspicion, and a row's way.
 ECHO_S = 60.0
 PACE = MeshTiming(node_ttl_s=240.0, capability_ttl_s=240.0)
 OVERLAY_PACE = MeshTiming(node_ttl_s=600.0, capability_ttl_s=600.0)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Report:
-    """Of one day. tried: requests that somebody could have served; served: at one of three; at_once: at the first.
-    settled_s: the longest that it took until all was as before."""
+    """Of one life. settled_s: the longest that it took until all was as before."""
 
     seed: int
     hours: float
-    tried: int = 0
-    served: int = 0
-    at_once: int = 0
-    misfortunes: Counter[str] = field(default_factory=Counter)
-    settled_s: float = 0.0
-    handled: int = 0
-    trace: str = ""
-
-    @property
-    def availability(self) -> float:
-        return self.served / max(1, self.tried)
+    misfortunes: int
+    requests: Requests
+    settled_s: float
+    events: int
+    trace: str
 
     def __str__(self) -> str:
+        asked = self.requests
         return (
-            f"seed {self.seed}: {self.hours:.0f} h, {sum(self.misfortunes.values())} misfortunes, {self.tried} requests, "
-            f"served {self.availability:.4%}, by the first node asked {self.at_once / max(1, self.tried):.4%}, "
-            f"settled within {self.settled_s:.0f} s, {self.handled:,} events, trace {self.trace[:12]}"
+            f"seed {self.seed}: {self.hours:g} h, {self.misfortunes} misfortunes, {asked.tried} requests, "
+            f"{asked.availability:.4%} served, {asked.at_once / max(1, asked.tried):.4%} by the first node asked, "
+            f"as before within {self.settled_s:.0f} s, {self.events:,} events, trace {self.trace[:12]}"
         )
 
 
@@ -91,11 +76,12 @@ class Life:
         pace = PACE if self.everyone else OVERLAY_PACE
         self.sim = Sim(0, seed=seed, conditions=Conditions(max_ms=50.0), timing=pace, sizes=sizes)
         self._chance = Random(f"life {seed}")  # noqa: S311 - a simulation must be repeatable
-        self._report = Report(seed, 0.0)
+        self.met: Counter[str] = Counter()  # misfortunes, by name
+        self.requests = Requests(self.sim, self._chance)
+        self._seed = seed
+        self._settled_s = 0.0
         self._story: list[str] = []
         self._excused: dict[SimNode, float] = {}  # who may be taken for dead, and until when
-        self._unwell: dict[SimNode, None] = {}  # who does not ask
-        self._avoided: dict[tuple[int, int], float] = {}
         for node in self.sim.add(nodes):
             self.sim.offer(node, node.offers)
 
@@ -104,7 +90,7 @@ class Life:
         until_s = self.sim.time_s + hours * HOUR_S
         try:
             self._settle("the beginning")
-            self._ask_on()
+            self.requests.keep_asking(REQUEST_S)
             while self.sim.time_s < until_s:
                 self.sim.run(min(self._chance.expovariate(1.0 / QUIET_S), until_s - self.sim.time_s))
                 self._check()
@@ -112,10 +98,9 @@ class Life:
                 self._suffer(begin)
         except AssertionError as exc:
             told = "\n  ".join(self._story[-12:])
-            raise AssertionError(f"seed {self._report.seed}, {self.sim.time_s:.1f} s: {exc}\n  {told}") from exc
-        self._report.hours = hours
-        self._report.handled, self._report.trace = self.sim.handled, self.sim.trace
-        return self._report
+            raise AssertionError(f"seed {self._seed}, {self.sim.time_s:.1f} s: {exc}\n  {told}") from exc
+        met, sim = sum(self.met.values()), self.sim
+        return Report(self._seed, hours, met, self.requests, self._settled_s, sim.handled, sim.trace)
 
     # Misfortunes
 
@@ -125,7 +110,7 @@ class Life:
         for each in begin:
             met = each(self.sim, self._chance)
             self._note(f"{met.name} begins: {[node.number for node in met.hit]}")
-            self._report.misfortunes[met.name] += 1
+            self.met[met.name] += 1
             ends.append((self.sim.time_s + met.lasts_s, met))
             self._excuse(met)
             self._check()
@@ -136,14 +121,14 @@ class Life:
             self._note(f"{met.name} ends")
             self._excuse(met)
         self._settle(" and ".join(met.name for _, met in ends))
-        self._unwell.clear()
+        self.requests.unwell.clear()
 
     def _excuse(self, met: Misfortune) -> None:
         everyone = len(met.hit) == len(self.sim.nodes)
         for node in met.hit:
             self._excused[node] = self.sim.time_s + met.lasts_s + ECHO_S
             if not everyone:
-                self._unwell[node] = None
+                self.requests.unwell[node] = None
 
     def _settle(self, after: str) -> None:
         """Wait until all is as before."""
@@ -154,7 +139,7 @@ class Life:
             assert self.sim.time_s - began_s < SETTLE_S, f"{after}: not as before after {SETTLE_S} s: {self._ails()}"
             self.sim.run(2.0)
         self._check()
-        self._report.settled_s = max(self._report.settled_s, self.sim.time_s - began_s)
+        self._settled_s = max(self._settled_s, self.sim.time_s - began_s)
 
     def _well(self) -> bool:
         linked = self.sim.fully_linked() if self.everyone else self.sim.connected()
@@ -184,50 +169,6 @@ class Life:
                     assert effect.peer in excused, f"{node.number} buried {whom.number}, who was well, at {at_s:.1f} s"
             node.effects.clear()
             node.delivered.clear()
-
-    # Requests
-
-    def _ask_on(self) -> None:
-        self._ask()
-        self.sim._at(self.sim.time_s + self._chance.uniform(0.5, 1.5) * REQUEST_S, self._ask_on)
-
-    def _ask(self) -> None:
-        asker = self._chance.choice(self.sim.nodes)
-        if not asker.alive or asker.backlog is not None or asker in self._unwell:
-            return
-        within_reach = sum(self._answers(asker, node) for node in self.sim.nodes)
-        if within_reach < max(1.0, WITHIN_REACH * (len(self.sim.living) - 1)):
-            return
-        self._report.tried += 1
-        asked: list[PeerId] = []
-        for attempt in range(TRIES):
-            found = [peer for peer in self._offers(asker) if peer not in asked]
-            if not found:
-                return
-            peer = self._chance.choice(found)
-            asked.append(peer)
-            node = self.sim._by_peer[peer]
-            if self._answers(asker, node):
-                self._report.served += 1
-                self._report.at_once += attempt == 0
-                return
-            self._avoided[asker.number, node.number] = self.sim.time_s + AVOID_S
-
-    def _offers(self, asker: SimNode) -> list[PeerId]:
-        """Whom the asker's own table names, without those that it cannot ask or who did not answer lately."""
-        named = [row.id.origin for row in asker.core.store.rows(Kind.CAPABILITY) if row.id.origin != asker.peer]
-        if asker.core.fabric.everyone:
-            named = [peer for peer in named if peer in asker.core.links]
-        doubts, now_s = asker.core.vigil.detector.doubts, self.sim.time_s
-        return [
-            peer
-            for peer in named
-            if not doubts(peer) and self._avoided.get((asker.number, self.sim._by_peer[peer].number), 0.0) <= now_s
-        ]
-
-    def _answers(self, asker: SimNode, node: SimNode) -> bool:
-        away = node is asker or not node.alive or node.backlog is not None
-        return not away and not self.sim.network.blocked(asker.number, node.number)
 
     def _note(self, what: str) -> None:
         self._story.append(f"{self.sim.time_s:9.1f} s {what}")

@@ -1,8 +1,8 @@
 """What can go wrong in a day of a mesh: a catalogue of misfortunes, each with a beginning and an end.
 
-A misfortune begins, lasts and ends; afterwards the mesh must become as if nothing had happened. `hit` are the nodes that
-may be taken for dead meanwhile, by anybody; of all others that would be a false death. Every one belongs to a line of
-docs/faults.md.
+A misfortune begins, lasts and ends; afterwards the mesh must become as if nothing had happened. `hit` are the nodes
+that may be taken for dead meanwhile, by anybody; of all others that would be a false death. Every one belongs to a line
+of docs/faults.md.
 """
 
 from __future__ import annotations
