@@ -9,7 +9,7 @@ counts, sets the pace of everything; rows go to the flood or to the tree; all th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atmo.clock import Moment
 from atmo.ids import PeerId
@@ -94,7 +94,7 @@ class Fabric:
         """The end that dialled opens the comparison of tables."""
         self._links[event.peer] = None
         self.relay.link_up(event.peer)
-        addresses = (str(event.address),) if event.address is not None else ()
+        addresses = (str(replace(event.address, peer=None)),) if event.address is not None else ()
         wants = self.overlay.link_up(event.peer, addresses, event.outbound, now.mono_s)
         self._neighbours.link_up(event.peer, event.address, event.outbound, now.mono_s)
         if len(self._links) == 1:
@@ -150,14 +150,15 @@ class Fabric:
         self.tree.note(row)
         if self.everyone:
             if self.relay.cut_off(now.mono_s):
-                self.tree.send(row, source)
+                self.tree.send(row, source, now.mono_s)
             return False
         return self._flood_or_tree(row, source, renewal, now)
 
     def _flood_or_tree(self, row: Row, source: PeerId | None, renewal: bool, now: Moment) -> bool:
         if not renewal and self._brook.takes(row, now.mono_s):
             return True
-        self.tree.send(row, source)
+        wait_s = self._timing.renewal_wait_s(self.overlay.nodes) if renewal else 0.0
+        self.tree.send(row, source, now.mono_s, wait_s)
         return False
 
     # What peers say
@@ -215,7 +216,7 @@ class Fabric:
         if (at_s := self.tree.next_due()) is not None and at_s <= now.mono_s:
             effects += self._send(self.tree.due(now.mono_s))
         if self._repair_s <= now.mono_s and self._links:
-            effects.append(self._open(self._someone(), now))
+            effects.append(self._open(self._someone(), now, again=True))
             self._plan_repair(now)
         return effects
 
@@ -229,10 +230,10 @@ class Fabric:
         peers = tuple(self.overlay.active or self._links)
         return peers[int(self._rng.random() * len(peers))]
 
-    def _open(self, peer: PeerId, now: Moment) -> Effect:
+    def _open(self, peer: PeerId, now: Moment, *, again: bool = False) -> Effect:
         salt = b"".join(int(self._rng.random() * (1 << 32)).to_bytes(4, "big") for _ in range(4))
         self._ours[peer] = _Comparison(salt, now.mono_s)
-        return events.Send(peer, encode(self.sync.opening(salt)))
+        return events.Send(peer, encode(self.sync.opening(salt, again=again)))
 
     # Among the parts
 
@@ -282,7 +283,10 @@ class Fabric:
         return effects
 
     def _where(self, peer: PeerId) -> tuple[str, ...]:
-        return self._own_addresses() if peer == self._own else self._neighbours.addresses_of(peer)
+        """Addresses without the peer's name, which stands beside them wherever they are told: half of their bytes."""
+        if peer == self._own:
+            return tuple(address.partition("/p2p/")[0] for address in self._own_addresses())
+        return self._neighbours.addresses_of(peer)
 
     def _silent(self, origin: PeerId) -> bool:
         """Of a node whose link was lost nothing is told: it is probably dead, and newcomers would let it live on."""

@@ -54,6 +54,9 @@ __all__ = ["Overlay", "Part", "Seek", "Tell", "ViewSizes", "Want"]
 
 # Refusals in a row after which the wait is not doubled any more: 16 s. A guess.
 MAX_REFUSALS = 4
+# The same for a node that has neighbours enough and only wants one of its own choice: 8 min. A full mesh refuses almost
+# all, and each attempt costs both ends a handshake. A guess.
+MAX_CHOOSY_REFUSALS = 9
 
 
 @dataclass(slots=True)
@@ -216,7 +219,7 @@ class Overlay:
         self.far.keep([self._contact(peer)], self.active)
         self.links.use(peer, now_s)
         if now_s - self.links.up[peer].asked_s < self.sizes.seek_timeout_s:
-            self._refusals = min(self._refusals + 1, MAX_REFUSALS)
+            self._refusals = min(self._refusals + 1, MAX_CHOOSY_REFUSALS)
         self._fill_soon(now_s)
         self._plan_closing(now_s)
         return []
@@ -271,8 +274,7 @@ class Overlay:
             self._refusals = 0
             self._fill_s = min((sought.until_s for sought in self._sought.values()), default=NEVER)
             return []
-        wait_s = self.sizes.fill_s * 2.0**self._refusals
-        self._fill_s = now_s + wait_s * self.rng.uniform(0.5, 1.0)
+        self._fill_s = now_s + self._refused_wait_s() * self.rng.uniform(0.5, 1.0)
         wants: list[Want] = []
         for contact in self._candidates(missing):
             wants += self._seek(contact, not self.active, now_s)
@@ -362,8 +364,13 @@ class Overlay:
 
     def _fill_soon(self, now_s: float) -> None:
         if not self.everyone:
-            wait_s = self.sizes.fill_s * 2.0**self._refusals * self.rng.uniform(0.5, 1.0) if self._refusals else 0.0
+            wait_s = self._refused_wait_s() * self.rng.uniform(0.5, 1.0) if self._refusals else 0.0
             self._fill_s = min(self._fill_s, now_s + wait_s)
+
+    def _refused_wait_s(self) -> float:
+        """How long to wait after so many refusals before somebody is asked again."""
+        few = len(self.active) < self.sizes.active - 1
+        return self.sizes.fill_s * 2.0 ** min(self._refusals, MAX_REFUSALS if few else MAX_CHOOSY_REFUSALS)
 
     def _plan_shedding(self, now_s: float) -> None:
         if self._shed_s == NEVER and len(self.active) > self.capacity:

@@ -7,7 +7,9 @@ Who hears of a row (IHave) that does not arrive in time asks for it (Graft), and
 tree mends itself where a link was lost. Each row costs one copy for each node, and eight bytes for each other link.
 
 Different from the paper: rows are told in batches, a neighbour is pruned when nothing of what it pushed was new, and
-a Graft is answered with the row as it is by then, which may be newer. There is one tree for all origins.
+a Graft is answered with the row as it is by then, which may be newer. There is one tree for all origins. Rows that are
+not urgent (renewals) may wait at each hop, to travel with others; they are announced when they should have arrived
+everywhere near, so that nobody asks for what is only late.
 
 Where all link to all, rows come from their origins themselves, and the tree serves only the pairs that could not link
 (`Relay` in gossip.py). There it is *quiet*: all neighbours are lazy and stay so, rows are sent to those alone who ask,
@@ -20,6 +22,7 @@ Invariants (`validate`): a neighbour is eager or lazy; what is remembered is bou
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -41,6 +44,10 @@ MAX_ANNOUNCERS = 4
 PATIENCE_S = 0.3
 # In a quiet tree announcements are so far apart. A guess: at 24 nodes, all of them cut off, each hears 46 a second.
 QUIET_ANNOUNCE_S = 0.5
+# A row that may wait at each hop is announced so many waits later, one less if that saves a frame: by then it has come
+# to most neighbours over the tree. A guess; at a thousand nodes 1 renewal in 15 is asked for that was only late.
+LATE = 3.0
+NEVER = float("inf")
 
 
 def id_of(signed: SignedRow) -> bytes:
@@ -56,6 +63,25 @@ class Out:
     message: TreeMessage
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A row to be passed on, with the neighbour it came from. wait_s: how long it may be held back."""
+
+    row: Row
+    source: PeerId | None
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A row that was sent and is still to be announced."""
+
+    at_s: float
+    wait_s: float
+    name: bytes
+    source: PeerId | None
+
+
 @dataclass(slots=True)
 class Tree:
     """`row`: the row of this name as it is now, None if it is gone. Whom the neighbours are says `neighbours`."""
@@ -68,8 +94,10 @@ class Tree:
     _recent: dict[bytes, RowId] = field(default_factory=dict)  # the oldest first
     _missing: dict[bytes, list[PeerId]] = field(default_factory=dict)  # who announced it and was not asked yet
     _patience: Agenda[bytes] = field(default_factory=Agenda)
-    _waiting: dict[RowId, tuple[Row, PeerId | None]] = field(default_factory=dict)  # with the neighbour it came from
-    _unannounced: list[tuple[bytes, PeerId | None]] = field(default_factory=list)  # ids, as in _waiting
+    _waiting: dict[RowId, _Waiting] = field(default_factory=dict)
+    _due_s: float = NEVER  # when what waits has to go
+    _late: deque[_Late] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))  # the first due first
+    _unannounced: list[tuple[bytes, PeerId | None]] = field(default_factory=list)  # in a quiet tree; as _announce takes
     _sent_s: float = float("-inf")
     _announced_s: float = float("-inf")
 
@@ -92,11 +120,12 @@ class Tree:
         if self._missing.pop(name, None) is not None:
             self._patience.drop(name)
 
-    def send(self, row: Row, source: PeerId | None) -> None:
-        """Pass a row on with the next batch, to all but the neighbour it came from."""
+    def send(self, row: Row, source: PeerId | None, now_s: float, wait_s: float = 0.0) -> None:
+        """Pass a row on, to all but the neighbour it came from: with the next batch or `wait_s` from now, if later."""
         waiting = self._waiting.get(row.id)
-        if waiting is None or waiting[0].order <= row.order:
-            self._waiting[row.id] = row, source
+        if waiting is None or waiting.row.order <= row.order:
+            self._waiting[row.id] = _Waiting(row, source, wait_s)
+            self._due_s = min(self._due_s, max(now_s + wait_s, self._sent_s + self.batch_s))
 
     def pushed(self, peer: PeerId, any_new: bool) -> list[Out]:
         """A neighbour pushed rows. The link is worth it if something was new."""
@@ -135,54 +164,69 @@ class Tree:
         return [Out(peer, Push(batch)) for batch in batches(rows)]
 
     def next_due(self) -> float | None:
-        times = [
-            self._patience.next_s(),
-            self._sent_s + self.batch_s if self._waiting else None,
-            self._announced_s + self._announce_s if self._unannounced else None,
-        ]
-        return min((at_s for at_s in times if at_s is not None), default=None)
+        patience_s = self._patience.next_s()
+        soonest_s = min(
+            self._due_s,
+            NEVER if patience_s is None else patience_s,
+            self._late[0].at_s if self._late else NEVER,
+            self._announced_s + QUIET_ANNOUNCE_S if self._unannounced else NEVER,
+        )
+        return soonest_s if soonest_s < NEVER else None
 
     def due(self, now_s: float) -> list[Out]:
         """Batches, and requests for what did not come."""
         out = self._ask_for_missing(now_s)
-        if self._waiting and self._sent_s + self.batch_s <= now_s:
-            self._sent_s = now_s
+        if self._due_s <= now_s:
+            self._sent_s, self._due_s = now_s, NEVER
             waiting = list(self._waiting.values())
             self._waiting = {}
-            out += self._push(waiting)
-            self._unannounced += [(id_of(row.signed), source) for row, source in waiting]
-        if self._unannounced and self._announced_s + self._announce_s <= now_s:
-            self._announced_s = now_s
-            out += self._announce()
-            self._unannounced = []
+            out += self._pass_on(waiting, now_s)
+        if self._late and self._late[0].at_s <= now_s:
+            ripe_s, names = now_s + self._late[0].wait_s, []
+            while self._late and self._late[0].at_s <= ripe_s:
+                late = self._late.popleft()
+                names.append((late.name, late.source))
+            out += self._announce(names)
+        if self._unannounced and self._announced_s + QUIET_ANNOUNCE_S <= now_s:
+            out += self._announce(self._unannounced)
+            self._announced_s, self._unannounced = now_s, []
         return out
 
-    @property
-    def _announce_s(self) -> float:
-        return QUIET_ANNOUNCE_S if self.quiet else self.batch_s
+    def _pass_on(self, waiting: list[_Waiting], now_s: float) -> list[Out]:
+        """Push to the eager, and announce: at once what is urgent, in a quiet tree with what else comes soon."""
+        urgent = [(id_of(each.row.signed), each.source) for each in waiting if not each.wait_s]
+        self._late.extend(
+            _Late(now_s + LATE * each.wait_s, each.wait_s, id_of(each.row.signed), each.source)
+            for each in waiting
+            if each.wait_s
+        )
+        if self.quiet:
+            self._unannounced += urgent
+            return []
+        return [*self._push(waiting), *self._announce(urgent)]
 
-    def _push(self, waiting: list[tuple[Row, PeerId | None]]) -> list[Out]:
-        sources = {source for _, source in waiting}
+    def _push(self, waiting: list[_Waiting]) -> list[Out]:
+        sources = {each.source for each in waiting}
         out: list[Out] = []
-        everything = [Push(batch) for batch in batches(row.signed for row, _ in waiting)] if self.eager else []
+        everything = [Push(batch) for batch in batches(each.row.signed for each in waiting)]
         for peer in self.eager:
             mine = everything
             if peer in sources:
-                others = (row.signed for row, source in waiting if source != peer)
-                mine = [Push(batch) for batch in batches(others)]
+                mine = [Push(batch) for batch in batches(each.row.signed for each in waiting if each.source != peer)]
             out += [Out(peer, push) for push in mine]
         return out
 
-    def _announce(self) -> list[Out]:
+    def _announce(self, names: list[tuple[bytes, PeerId | None]]) -> list[Out]:
+        """names: of rows, each with the neighbour that needs not be told."""
+        sources = {source for _, source in names}
         out: list[Out] = []
-        for at in range(0, len(self._unannounced) if self.lazy else 0, MAX_ROWS_PER_FRAME):
-            names = self._unannounced[at : at + MAX_ROWS_PER_FRAME]
-            sources = {source for _, source in names}
-            all_ids = IHave(b"".join(name for name, _ in names))
+        for at in range(0, len(names), MAX_ROWS_PER_FRAME):
+            some = names[at : at + MAX_ROWS_PER_FRAME]
+            everything = IHave(b"".join(name for name, _ in some))
             for peer in self.lazy:
                 if peer not in sources:
-                    out.append(Out(peer, all_ids))
-                elif ids := b"".join(name for name, source in names if source != peer):
+                    out.append(Out(peer, everything))
+                elif ids := b"".join(name for name, source in some if source != peer):
                     out.append(Out(peer, IHave(ids)))
         return out
 

@@ -142,6 +142,17 @@ def test_a_small_table_needs_no_digest() -> None:
     assert isinstance(Sync(many, lambda origin: False).opening(bytes(16)), Digest)
 
 
+def test_two_small_tables_that_agree_find_that_out_at_once() -> None:
+    rows = [row(number, "", (1, 1)) for number in range(2, 2 + FEW_ORIGINS)]
+    one, other = (Sync(table(number, rows), lambda origin: False) for number in (0, 1))
+
+    opening = one.opening(bytes(16), again=True)
+
+    assert isinstance(opening, Digest)
+    assert other.on_digest(opening) == []
+    assert len(encode(opening)) < 160
+
+
 def test_a_digest_that_no_node_would_send_is_not_answered() -> None:
     sync = Sync(table(0, [row(2, "", (1, 1))]), lambda origin: False)
 

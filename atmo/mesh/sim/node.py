@@ -95,6 +95,7 @@ class SimNode:
         self.address = Multiaddr(f"10.0.{number >> 8}.{number & 255}", 4600, self.peer)
         self.reachable = True
         self.speaks = True  # False: it publishes nothing of itself
+        self.offers = "atmo:chat:nano"  # what it offers again after a restart
         self.alive = True
         self.skew_s = 0.0
         self.backlog: list[Event] | None = None  # what happened to it while it was paused; None while it runs

@@ -79,6 +79,11 @@ class Sim:
     def publish(self, node: SimNode, kind: Kind, key: str, body: Body) -> None:
         self.tell(node, events.Publish(kind, key, body))
 
+    def describe(self, node: SimNode) -> NodeInfo:
+        """What a node says of itself."""
+        name, addresses = f"node-{node.number}", (str(node.address),)
+        return NodeInfo(name=name, addresses=addresses, mode="participant", software="sim")
+
     def offer(self, node: SimNode, capability: str, description: str = "Answers questions.") -> None:
         """Publish a small capability."""
         descriptor = Descriptor(id=capability, type="chat", description=description)
@@ -321,9 +326,8 @@ class Sim:
         return node
 
     def _introduce(self, node: SimNode, via: SimNode | None) -> None:
-        info = NodeInfo(name=f"node-{node.number}", addresses=(str(node.address),), mode="participant", software="sim")
         if node.speaks:
-            self.publish(node, Kind.NODE, "", info)
+            self.publish(node, Kind.NODE, "", self.describe(node))
         if via is not None and via is not node:
             self.tell(node, events.Discovered(via.address))
 
