@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -33,7 +32,7 @@ from atmo.mesh.query import Query
 from atmo.mesh.routing import decide
 from atmo.mesh.rows import Gradient, Kind, NodeInfo
 from atmo.mesh.service import Answer, Service
-from atmo.mesh.serving import Serving
+from atmo.mesh.serving import Serving, Told, nobody
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.verdict import Change
 from atmo.transport.base import DialFailed, Lane, LinkDown, LinkUp, Received, Transport, TransportEvent
@@ -48,8 +47,6 @@ RTT_INTERVAL_S = 1.0
 # How long a request waits for the link to a node that is no neighbour, before another node is asked. A guess: several
 # handshakes over a slow network.
 LINK_WAIT_S = 4.0
-# Events kept for those who watch.
-EVENTS_KEPT = 200
 
 
 class MeshNode:
@@ -70,18 +67,21 @@ class MeshNode:
         revoked: Sequence[Sealed] = (),
         asks_others: bool = True,
         on_revoked: Callable[[tuple[Sealed, ...]], None] = lambda statements: None,
+        on_event: Callable[[str, PeerId | None, str, str], None] = lambda what, peer, name, detail: None,
+        on_served: Told = nobody,
     ) -> None:
+        """on_event: told what happened, to whom (key, name as far as it is known), and why; for people. on_served: see
+        `Serving`."""
         self.peer = identity.public
         self.mesh = mesh
         self.transport = transport
         self.table = RoutingTable()
         self.field = GradientField(self.table)
-        self.serving = Serving(self.peer, self._transmit)
+        self.serving = Serving(self.peer, self._transmit, on_served)
         self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want)
         self.problems: dict[str, str] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
-        self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
         self._dead: set[PeerId] = set()  # their rows go because others say so, not because they left
         self._clock = clock
         self._rng = np.random.default_rng(rng.getrandbits(64))
@@ -101,6 +101,7 @@ class MeshNode:
             self._trust.revoke(check_revocation(statement, mesh).key)
         self._asks_others = asks_others
         self._on_revoked = on_revoked
+        self._on_event = on_event
         self._passports: dict[PeerId, Passport] = {}
         self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
         self._wake: asyncio.TimerHandle | None = None
@@ -190,7 +191,7 @@ class MeshNode:
             if isinstance(event, Received):
                 self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, event.frame))
             elif isinstance(event, LinkUp):
-                self.note("joined", short(event.peer))
+                self._happened("joined", event.peer)
                 self.table.mark_back(event.peer)
                 self._reached(event.peer)
                 self._passports[event.peer] = event.passport
@@ -210,7 +211,7 @@ class MeshNode:
         told = str(event.address), event.error.message
         if told not in self._told:
             self._told.add(told)
-            self.note("unreachable", event.error.message)
+            self._happened("unreachable", event.address.peer, event.error.message)
         if event.address in self._wanted:
             self._complain(str(event.address), f"{event.error}")
 
@@ -233,7 +234,7 @@ class MeshNode:
         """Whoever has this key, or came with this invite, is out: link, rows and future."""
         self._trust.revoke(key)
         self._on_revoked(self._core.revocations.statements)
-        self.note("revoked", short(PeerId(key)))
+        self._happened("revoked", PeerId(key))
         if key == self.peer:
             self._complain("revoked", "This node was revoked. Ask the owner of the mesh for a new invite.")
             return
@@ -243,7 +244,7 @@ class MeshNode:
             self._handle(events.Banned(peer))
 
     def _lost(self, event: LinkDown) -> None:
-        self.note("lost", f"{short(event.peer)}: {event.reason}")
+        self._happened("lost", event.peer, event.reason)
         self.serving.peer_lost(event.peer)
         self._handle(events.LinkDown(event.peer, event.reason))
         self.asking.peer_lost(event.peer, event.reason)
@@ -288,7 +289,7 @@ class MeshNode:
         elif isinstance(effect, events.PeerLost):
             self.table.mark_lost(effect.peer)
         elif isinstance(effect, events.Misbehaved):
-            self.note("misbehaved", f"{short(effect.peer)}: {effect.reason}")
+            self._happened("misbehaved", effect.peer, effect.reason)
             self.transport.hang_up(effect.peer, effect.reason)
         elif isinstance(effect, events.KeyRevoked):
             self._key_revoked(effect.key)
@@ -302,17 +303,16 @@ class MeshNode:
                 "clock", f"The clock of {short(effect.origin)} is {off} of this one's. Set one of them right."
             )
         elif isinstance(effect, events.HealthChanged):
-            self.note(effect.health.value, self._name(effect.peer))
+            self._happened(effect.health.value, effect.peer)
             if effect.health is events.Health.DEAD:
                 self._dead.add(effect.peer)
         elif isinstance(effect, events.Equivocated):
-            self.note("equivocated", short(effect.origin))
+            self._happened("equivocated", effect.origin)
 
-    def _name(self, peer: PeerId) -> str:
-        """As people know it."""
-        index = self.table.find_peer(peer)
-        info = self.table.peers.info.get(index)
-        return f"{info.name} ({short(peer)})" if info is not None and info.name else short(peer)
+    def name_of(self, peer: PeerId) -> str:
+        """As people know it; empty for one that has not said, or is long gone."""
+        info = self.table.peers.info.get(self.table.find_peer(peer))
+        return info.name if info is not None else ""
 
     def _send_frame(self, peer: PeerId, frame: bytes) -> None:
         try:
@@ -327,12 +327,15 @@ class MeshNode:
         body = change.row.body if change.row is not None else None
         if kind is Kind.NODE:
             if body is None:
-                self.table.drop_node(origin)
                 if origin not in self._dead:
-                    self.note("left", short(origin))
+                    self._happened("left", origin)
+                self.table.drop_node(origin)
                 self._dead.discard(origin)
             elif isinstance(body, NodeInfo):
+                known = bool(self.name_of(origin))
                 self.table.put_node(origin, body)
+                if not known and not self._core.fabric.everyone and origin not in self.transport.linked():
+                    self._happened("appeared", origin)
                 self._mark(origin)
         elif kind is Kind.CAPABILITY:
             if body is None:
@@ -418,7 +421,9 @@ class MeshNode:
                 seen.peer, seen.capability, seen.elapsed_s, seen.prompt_tokens, seen.output_tokens, now_s
             )
         elif seen.what == "failed":
-            self.field.observe_failure(seen.peer, seen.capability, now_s)
+            out_s = self.field.observe_failure(seen.peer, seen.capability, now_s)
+            if out_s:
+                self._happened("ejected", seen.peer, f"{seen.capability} failed too often: not asked for {out_s:.0f} s")
         else:
             self.field.observe_cancel(seen.peer, seen.capability)
         if seen.load is not None:
@@ -429,7 +434,12 @@ class MeshNode:
             log.warning(problem)
         self.problems[about] = problem
 
+    def _happened(self, what: str, peer: PeerId | None, detail: str = "") -> None:
+        name = self.name_of(peer) if peer is not None else ""
+        self._on_event(what, peer, name, detail)
+        who = "" if peer is None else f"{name} ({short(peer)})" if name else short(peer)
+        self.note(what, ": ".join(part for part in (who, detail) if part))
+
     def note(self, what: str, about: str) -> None:
-        """Remember an event for those who watch, and log it."""
-        self.recent.append((self._clock.wall(), what, about))
+        """A line for the log."""
         log.info(what, about=about)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,16 @@ import structlog
 from atmo.clock import Clock, SystemClock
 from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
-from atmo.ids import format_peer, parse_multiaddr, parse_peer
+from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
 from atmo.keys import issue_revocation
 from atmo.mesh.asking import Job, Routed
-from atmo.mesh.messages import Sampling, Turn
+from atmo.mesh.messages import Ask, Sampling, Turn
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.service import Finished, Labels, Text
 from atmo.node import reports
 from atmo.node.discovery import Discovery
+from atmo.node.events import Journal
 from atmo.node.home import Home, open_home, remember_generation
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
@@ -60,6 +61,7 @@ class Node:
         self.config = config
         self.clock = clock or SystemClock()
         self.services: dict[str, EngineService] = {}
+        self.journal = Journal(self.clock)
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
@@ -103,6 +105,7 @@ class Node:
 
     async def stop(self) -> None:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
+        self.journal.close()
         if self._discovery is not None:
             await self._discovery.close()
         if self._gateway is not None:
@@ -128,6 +131,10 @@ class Node:
 
     def mesh_view(self) -> Json:
         return reports.mesh(self)
+
+    def events(self, since: int, *, follow: bool) -> AsyncIterator[Json]:
+        """What happened after event number `since`, as far as it is kept, and what happens if `follow`."""
+        return self.journal.follow(since) if follow else _one_by_one(self.journal.since(since))
 
     def models_view(self) -> Json:
         return reports.models(self)
@@ -176,7 +183,7 @@ class Node:
         began_s = self.clock.now()
         first_s = 0.0
         routed: Routed | None = None
-        async with aclosing(self.mesh.ask(job)) as replies:
+        async with aclosing(self.journal.following(self.mesh.ask(job))) as replies:
             async for reply in replies:
                 if isinstance(reply, Routed):
                     if reply.because:
@@ -223,6 +230,8 @@ class Node:
             revoked=home.mesh_home.revoked(),
             asks_others=self.config.node.mode in ("participant", "headless"),
             on_revoked=home.mesh_home.remember_revoked,
+            on_event=self.journal.about,
+            on_served=self._served,
         )
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
@@ -268,6 +277,11 @@ class Node:
     def _socket_path(self) -> Path:
         return self.config.runtime / f"{format_peer(self.mesh.peer)[-12:]}.sock"
 
+    def _served(self, peer: PeerId, ask: Ask, end: Finished | AtmoError | None) -> None:
+        """Own requests are told of by whoever asks them."""
+        if peer != self.mesh.peer:
+            self.journal.served(peer, self.mesh.name_of(peer), ask, end)
+
     def problems(self) -> list[str]:
         """What is wrong around this node, one sentence each."""
         found = self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
@@ -301,3 +315,8 @@ class Node:
             self.mesh.offer(self._meaning.capability(service.descriptor), service)
         elif service.state == "failed" and offered:
             self.mesh.withdraw(offer.descriptor.id)
+
+
+async def _one_by_one(events: Iterable[Json]) -> AsyncIterator[Json]:
+    for event in events:
+        yield event
