@@ -173,7 +173,9 @@ def _state(mesh_node: MeshNode, peer: PeerId, linked: frozenset[PeerId]) -> str:
         return "self"
     if peer in linked:
         return "linked"
-    return "suspect" if peer in mesh_node.core.vigil.detector.suspects() else "lost"
+    if peer in mesh_node.core.vigil.detector.suspects():
+        return "suspect"
+    return "lost" if mesh_node.core.fabric.everyone else "known"  # in a large mesh most nodes need no link
 
 
 def models(node: Node) -> Json:
