@@ -10,16 +10,12 @@ import asyncio
 import fcntl
 import os
 import pty
-import random
 import struct
 import subprocess
 import termios
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
 import psutil
@@ -29,23 +25,12 @@ from rich.live import Live
 from atmo.cli.watch import demo
 from atmo.cli.watch.frame import frame
 from atmo.cli.watch.view import View
-from atmo.clock import SystemClock
 from atmo.errors import AtmoError
-from atmo.gateway.app import NodeHandle, build_app
-from atmo.gateway.server import UnixServer
-from atmo.ids import MeshId, Multiaddr
-from atmo.keys import Identity
-from atmo.node.events import Journal
-from atmo.transport.neighbours import Neighbours, NodeCard
 from bench import processes
 from bench.harness import Context, Outcome, Series
-
-Json = dict[str, Any]
+from bench.invented import EVENTS_PER_S, REPORTS, Invented, busy, served
 
 SCREENS = ((80, 24), (140, 40))
-EVENTS_PER_S = 12
-# Reports that the invented node goes through.
-REPORTS = 8
 HOME = b"\x1b[H"
 
 
@@ -83,80 +68,16 @@ def _frames(context: Context, sizes: Sizes, width: int, height: int) -> Series:
     return Series(f"frame, {width}x{height}", "ms", samples[REPORTS:], note)
 
 
-class Invented:
-    """What the live view asks of a node."""
-
-    def __init__(self, count: int, chance: random.Random) -> None:
-        self.journal = Journal(SystemClock())
-        self._chance = chance
-        self._reports = [demo.report(count, chance) for _ in range(REPORTS)]
-        self._looks = 0
-        self._requests = 0
-
-    def status(self) -> Json:
-        return {"node": {"name": "laptop", "pid": os.getpid()}}
-
-    def mesh_view(self) -> Json:
-        self._looks += 1
-        return self._reports[self._looks % REPORTS]
-
-    def events(self, since: int, *, follow: bool) -> AsyncIterator[Json]:
-        assert follow
-        return self.journal.follow(since)
-
-    def happen(self) -> None:
-        """A request begins and another is answered."""
-        self._requests += 1
-        for number, kind in ((self._requests, "asked"), (self._requests - 3, "answered")):
-            at = {"request_id": f"{number:032x}", "capability": "atmo:chat:coder", "peer": demo.peer(number % 7)}
-            amounts = {"first_s": 0.03, "total_s": 0.5, "output_tokens": 30, "decode_s": 0.47, "detail": ""}
-            self.journal.record(kind, **at, name="", **(amounts if kind == "answered" else {}))
-
-
 async def _command(context: Context, sizes: Sizes) -> list[Series]:
     world = processes.World(context.folder)
     node = Invented(sizes.nodes, context.chance)
-    async with _served(node, world) as _, _busy(node):
-        with_terminal = await asyncio.to_thread(_watched, world, sizes)
-    shares, rates = with_terminal
+    async with served(node, world.runtime), busy(node):
+        shares, rates = await asyncio.to_thread(_watched, world, sizes)
     note = f"`atmo mesh watch` in a pseudo-terminal of 140x40, {sizes.nodes} nodes, {2 * EVENTS_PER_S} events a second"
     return [
         Series("CPU at 10 frames a second", "% of a core", shares, note),
         Series("frames a second", "1/s", rates, "seen by the terminal"),
     ]
-
-
-@asynccontextmanager
-async def _served(node: Invented, world: processes.World) -> AsyncGenerator[None, None]:
-    """The API on a socket, and the card by which clients find it."""
-    peer = Identity.generate().public
-    neighbours = Neighbours(world.runtime)
-    socket = world.runtime / "invented.sock"
-    neighbours.announce(
-        NodeCard(peer, MeshId(peer), Multiaddr("127.0.0.1", 1, peer), os.getpid(), "laptop", str(socket))
-    )
-    server = UnixServer(build_app(cast(NodeHandle, node)), socket)
-    await server.start()
-    try:
-        yield
-    finally:
-        node.journal.close()
-        await server.stop()
-        await neighbours.close()
-
-
-@asynccontextmanager
-async def _busy(node: Invented) -> AsyncGenerator[None, None]:
-    async def happen() -> None:
-        while True:
-            node.happen()
-            await asyncio.sleep(1 / EVENTS_PER_S)
-
-    task = asyncio.create_task(happen())
-    try:
-        yield
-    finally:
-        task.cancel()
 
 
 def _watched(world: processes.World, sizes: Sizes) -> tuple[list[float], list[float]]:

@@ -30,6 +30,8 @@ from atmo.config import load
 FRAME_S = 0.1
 # An escape that nothing follows within this is the Escape key. A guess: one slow round trip of a remote terminal.
 ESCAPE_S = 0.05
+# With neither key nor news it is looked at the clock so often.
+IDLE_S = 1.0
 # A node pulses each second: one that says nothing for so long is silent.
 SILENT_S = 3.0
 
@@ -110,20 +112,20 @@ class _Screen:
         """Until the person leaves or the time is over."""
         news = True
         while not self.view.left and time.monotonic() < ends_s:
-            wait_s = self._drawn_s + FRAME_S - time.monotonic() if news else 1.0
-            pressed, came = self._wait(max(0.0, min(wait_s, ends_s - time.monotonic())))
-            news = news or came or not pressed
-            if pressed or (news and time.monotonic() >= self._drawn_s + FRAME_S):
+            wait_s = self._drawn_s + FRAME_S - time.monotonic() if news else IDLE_S
+            pressed = self._wait(max(0.0, min(wait_s, ends_s - time.monotonic())), for_news=not news)
+            news = news or not pressed
+            if pressed or time.monotonic() >= self._drawn_s + FRAME_S:
                 self._take()
                 self._draw(live)
                 news = False
 
-    def _wait(self, timeout_s: float) -> tuple[bool, bool]:
-        """Wait for a key or for news. True for what came."""
-        sources = [self._woken, *([self._keyboard] if self._keyboard is not None else [])]
+    def _wait(self, timeout_s: float, *, for_news: bool) -> bool:
+        """Wait for a key, or for news where there are none yet. True if it was a key."""
+        sources = [self._keyboard] if self._keyboard is not None else []
+        sources += [self._woken] if for_news else []
         ready, _, _ = select.select(sources, [], [], ESCAPE_S if self._reader.pending else timeout_s)
-        came = self._woken in ready
-        if came:
+        if self._woken in ready:
             os.read(self._woken, 4096)
         pressed: list[str] = []
         if self._keyboard is not None and self._keyboard in ready:
@@ -135,7 +137,7 @@ class _Screen:
             pressed = self._reader.flush()
         for key in pressed:
             self._press(key)
-        return bool(pressed), came
+        return bool(pressed)
 
     def _press(self, key: str) -> None:
         before, self.view = self.view.looking, press(self.view, key, self.story)

@@ -55,21 +55,24 @@ def fit(text: str, width: int, right: bool = False) -> str:
 def line(parts: Iterable[tuple[str, Style]], width: int, over: Style | None = None) -> Line:
     """One line from texts that are `fit` already, cropped or filled to the width. over: a style on top of all."""
     made: Line = []
-    left = width
+    run: list[str] = []  # texts of one style in a row become one segment
+    last, left = over or PLAIN, width
     for text, style in parts:
         length = len(text) if text.isascii() else cell_len(text)
         if length > left:
             text, length = fit(text, left), left
         left -= length
-        if over is not None:
-            style = style + over
-        if made and made[-1].style == style:
-            made[-1] = Segment(made[-1].text + text, style)
-        elif text:
-            made.append(Segment(text, style))
+        shown = style if over is None else style + over
+        if shown is not last and run:
+            made.append(Segment("".join(run), last))
+            run.clear()
+        run.append(text)
+        last = shown
         if not left:
-            return made
-    made.append(Segment(" " * left, over or PLAIN))
+            break
+    made.append(Segment("".join(run), last))
+    if left:
+        made.append(Segment(" " * left, over or PLAIN))
     return made
 
 

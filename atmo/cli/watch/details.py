@@ -67,11 +67,15 @@ def _node(peer: str, story: Story) -> Iterator[Words]:
         yield [(node["name"], BOLD), ("  ", PLAIN), (f"● {node['state']}", HEALTH.get(node["state"], PLAIN))]
         yield []
         yield from _facts(node)
-        history = story.history.get(peer, ())
+        history = list(story.history.get(peer, ()))
         if any(history):
             yield [("tokens/s  ", DIM), (cells.spark(history, len(history)), GREEN), (f" {history[-1]:.0f}", PLAIN)]
         for offer in node.get("capabilities", ()):
             yield from _offer(offer)
+    yield from _past(peer, story)
+
+
+def _past(peer: str, story: Story) -> Iterator[Words]:
     about = [event for event in EVENTS.entries(story) if event.get("peer") == peer][:LAST]
     if about:
         yield []

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from atmo.cli.watch import cells
@@ -55,6 +56,11 @@ class Pane:
 
 def clock(at_s: float) -> str:
     """Seconds since 1970 as local time of day."""
+    return _clock(int(at_s))
+
+
+@lru_cache(maxsize=1024)
+def _clock(at_s: int) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at_s))
 
 
