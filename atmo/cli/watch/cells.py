@@ -2,7 +2,7 @@
 
 A frame is drawn ten times a second, so lines are made of rich's `Segment` directly, a few for each line: rich's own
 `Table` measures and wraps every cell, which takes ten times as long. Invariant: a line made here is exactly as wide as
-it was asked to be. Words that come from other nodes go through `clean`: a name must not move the cursor.
+it was asked to be, and holds nothing that moves the cursor, whatever names other nodes gave themselves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class Cell:
     style: Style = PLAIN
 
 
-@lru_cache(maxsize=4096)
 def clean(text: str) -> str:
     """Without anything that is no visible character: names and reasons are other people's words."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "·" for c in text)
@@ -58,6 +57,7 @@ def line(parts: Iterable[tuple[str, Style]], width: int, over: Style | None = No
     run: list[str] = []  # texts of one style in a row become one segment
     last, left = over or PLAIN, width
     for text, style in parts:
+        text = clean(text)
         length = len(text) if text.isascii() else cell_len(text)
         if length > left:
             text, length = fit(text, left), left
@@ -77,7 +77,7 @@ def line(parts: Iterable[tuple[str, Style]], width: int, over: Style | None = No
 
 
 def plain(text: str, width: int, style: Style = PLAIN) -> Line:
-    return line([(clean(text), style)], width)
+    return line([(text, style)], width)
 
 
 def beside(left: Sequence[Line], right: Sequence[Line], width: int) -> list[Line]:

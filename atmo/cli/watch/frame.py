@@ -17,7 +17,7 @@ HEAD = DIM + BOLD
 WIDE = 110
 # Smaller screens show what fits.
 LEAST_WIDTH, LEAST_HEIGHT = 20, 5
-FOOTER = "1-6 pages  ↑↓ move  ⏎ look  s sort  r turn  / filter  p pause  ? help  q quit"
+FOOTER = "1-6 pages ↑↓ move ⏎ look s sort r turn / filter p pause ? help q quit"
 
 
 def frame(story: Story, view: View, width: int, height: int) -> Frame:
@@ -74,9 +74,8 @@ def _widths(pane: Pane, width: int) -> tuple[list[Column], list[int]]:
         columns.pop()
     widths = [column.least for column in columns]
     left = width - sum(widths) - len(widths) + 1
-    last = len(columns) - 1
-    # The last column is free text and gets the first cells; then everyone what a name needs, then whatever is left.
-    for number, step in [(last, 12), *((n, 8) for n in range(last)), *((n, 1 << 30) for n in range(last + 1))]:
+    # First everyone what a name needs, then whatever is left: no column starves the next.
+    for number, step in [(n, step) for step in (8, 1 << 30) for n in range(len(columns))]:
         more = min(columns[number].most - widths[number], step, max(left, 0))
         widths[number] += more
         left -= more
@@ -107,7 +106,7 @@ def _pattern(story: Story) -> str:
     """How nodes are linked in a mesh of this size."""
     if story.report.get("full_mesh"):
         return "Every node links to every other one."
-    return "Large mesh: each node has a few neighbours, the others hear by gossip; a request makes its own link."
+    return "Large mesh: a few neighbours each; others hear by gossip, requests make links."
 
 
 def _at(name: str, entries: list[Entry], view: View) -> int:
@@ -141,15 +140,13 @@ def _small(name: str, story: Story, view: View, width: int, height: int) -> list
 def _block(words: list[details.Words], scroll: int, width: int, height: int) -> list[Line]:
     """Text that is looked at, from line `scroll` on."""
     top = min(scroll, max(0, len(words) - height))
-    return [
-        cells.line(((cells.clean(text), style) for text, style in part), width) for part in words[top : top + height]
-    ]
+    return [cells.line(part, width) for part in words[top : top + height]]
 
 
 def _notes(story: Story, width: int) -> list[Line]:
     """What the node finds wrong, and why it is alone."""
     report = story.report
-    notes = [cells.line([("! ", YELLOW), (cells.clean(told), PLAIN)], width) for told in report.get("problems", ())]
+    notes = [cells.line([("! ", YELLOW), (told, PLAIN)], width) for told in report.get("problems", ())]
     return [*notes, *([cells.plain(report["alone"], width, DIM)] if report.get("alone") else [])]
 
 
@@ -159,7 +156,7 @@ def _header(story: Story, view: View, width: int, *, at: bool = False) -> Line:
     state, style = ("● live", GREEN) if not view.paused else ("‖ paused", YELLOW)
     if story.trouble:
         state, style = f"○ {story.trouble}", RED
-    parts = [("atmosphere ", CYAN + BOLD), (f"{cells.clean(story.own)} ", BOLD), ("" if at else f"{state}  ", style)]
+    parts = [("atmosphere ", CYAN + BOLD), (f"{story.own} ", BOLD), ("" if at else f"{state}  ", style)]
     if not story.trouble:
         parts += [(f"{text}  ", shown) for text, shown in _counts(story)]
         parts.append((f"mesh {report.get('mesh', '')[-8:]}", DIM))

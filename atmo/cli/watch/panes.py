@@ -137,11 +137,11 @@ NODES = Pane(
         Column("STATE", 9, 11, _state, lambda n, s: _HEALTH_ORDER.get(n["state"], 9)),
         Column("MODE", 11, 11, _mode, lambda n, s: n.get("mode", "")),
         Column("LOAD", 6, 16, _load, lambda n, s: -share(n)),
-        Column("LATENCY", 8, 8, _latency, lambda n, s: n["rtt_ms"] if n.get("rtt_ms") is not None else 1e9, right=True),
+        Column("LATENCY", 7, 8, _latency, lambda n, s: n["rtt_ms"] if n.get("rtt_ms") is not None else 1e9, right=True),
         Column("TOK/S", 5, 6, _speed, lambda n, s: -n.get("tps", 0.0), right=True),
         Column("", 9, 30, _history),
         Column("OFFERS", 16, 40, _offers, lambda n, s: -len(n.get("capabilities", ())), wide=100),
-        Column("LABELS", 6, 99, _labels, lambda n, s: " ".join(n["labels"].values()) or "~"),
+        Column("LABELS", 12, 99, _labels, lambda n, s: " ".join(n["labels"].values()) or "~"),
     ),
     lambda story: sorted(story.nodes, key=lambda n: (n["state"] == "dead", n["state"] != "self", n["name"])),
     lambda node: str(node["peer"]),
@@ -251,17 +251,21 @@ def _what(event: Entry, story: Story, width: int) -> Cell:
     return Cell(word, STANDS[stands])
 
 
+def _about(event: Entry, story: Story) -> str:
+    return story.name(event.get("peer", ""))
+
+
 EVENTS = Pane(
     "EVENTS",
     (
         Column("TIME", 8, 8, lambda e, s, w: Cell(clock(e["at_s"]), DIM), lambda e, s: -e["seq"]),
         Column("EVENT", 11, 11, _what, lambda e, s: e["event"]),
-        Column("NODE", 14, 24, lambda e, s, w: Cell(s.name(e.get("peer", "")), BOLD), lambda e, s: s.name(e["peer"])),
+        Column("NODE", 14, 24, lambda e, s, w: Cell(_about(e, s), BOLD), _about),
         Column("WHY", 10, 99, lambda e, s, w: Cell(e.get("detail", ""), DIM)),
     ),
     lambda story: list(reversed(story.events)),
     lambda event: str(event["seq"]),
-    lambda event, story: " ".join((event["event"], story.name(event.get("peer", "")), event.get("detail", ""))),
+    lambda event, story: " ".join((event["event"], _about(event, story), event.get("detail", ""))),
     newest=True,
 )
 
@@ -293,7 +297,7 @@ def _how(node: Entry, story: Story, width: int) -> Cell:
     if node.get("linked"):
         return Cell("neighbour" if node.get("neighbour") else "linked", GREEN)
     if node["state"] == "known":
-        return Cell("known by gossip, no link needed", DIM)
+        return Cell("by gossip", DIM)
     return Cell({"dead": "dead", "suspect": "suspected, no link"}.get(node["state"], "no link"), HEALTH[node["state"]])
 
 
