@@ -91,14 +91,15 @@ class Journal:
     async def follow(self, seq: int = 0, pulse_s: float = PULSE_S) -> AsyncGenerator[Json, None]:
         """The same, and then every event as it happens, until the journal is closed."""
         while True:
-            for event in self.since(seq):
+            seq = min(seq, self.seq)  # a number from the future is no reason to be deaf
+            news = self.since(seq)
+            for event in news:
                 yield event
                 seq = event["seq"]
-            if self._closed:
+            if not news and self._closed:
                 return
-            if seq >= self.seq and not await self._happens(pulse_s):
+            if not news and not await self._happens(pulse_s):
                 yield {"seq": self.seq, "at_s": round(self._clock.wall(), 3), "event": "pulse"}
-            seq = min(seq, self.seq)  # a number from the future is no reason to be deaf
 
     def close(self) -> None:
         """The node stops: followers get what there is, and their streams end."""
