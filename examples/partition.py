@@ -49,6 +49,10 @@ class Play:
         self.trouble = ""
         self._over = threading.Event()
 
+    def end(self) -> None:
+        """The person has seen enough."""
+        self._over.set()
+
     def run(self) -> None:
         asking = threading.Thread(target=self._ask)
         asking.start()
@@ -61,19 +65,26 @@ class Play:
             asking.join()
 
     def _steps(self) -> None:
-        time.sleep(PAUSE_S)
+        self._pause()
         atmo("node", "start", "--name", LATE)
-        wait(f"{LATE} to be linked", lambda: state(LATE) == "linked")
-        time.sleep(PAUSE_S)
+        self._wait(f"{LATE} to be linked", lambda: state(LATE) == "linked")
+        self._pause()
         pid = next(card.pid for card in running_nodes(load()) if card.name == VICTIM)
         os.kill(pid, signal.SIGSTOP)
         try:
-            wait(f"{VICTIM} to be dead", lambda: state(VICTIM) == "dead")
-            time.sleep(PAUSE_S)
+            self._wait(f"{VICTIM} to be dead", lambda: state(VICTIM) == "dead")
+            self._pause()
         finally:
             os.kill(pid, signal.SIGCONT)
-        wait(f"{VICTIM} to be back", lambda: state(VICTIM) == "linked")
-        time.sleep(PAUSE_S)
+        self._wait(f"{VICTIM} to be back", lambda: state(VICTIM) == "linked")
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._over.wait(PAUSE_S):
+            raise AtmoError("It was left before its end.")
+
+    def _wait(self, what: str, true: Callable[[], bool]) -> None:
+        wait(what, lambda: self._over.is_set() or true())
 
     def _ask(self) -> None:
         """Requests from two nodes to three. Those to the victim fail while it is away."""
@@ -92,6 +103,8 @@ class Play:
 def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="atmo-partition-"))
     os.environ.update(ATMO_HOME=str(folder / "home"), ATMO_RUNTIME=str(folder / "run"), ATMO_DISCOVERY_LAN="false")
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))  # nodes are stopped whatever happens
     play = Play()
     events: list[dict[str, Any]] = []
     try:
@@ -117,6 +130,7 @@ def _in_terminal(play: Play) -> None:
         while script.is_alive() and view.poll() is None:
             script.join(0.1)
     finally:
+        play.end()
         view.terminate()
         view.wait()
         script.join()

@@ -6,39 +6,18 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.terminal import ATMO, ROOT, Terminal, terminal
+from tests.cli.invented import InventedNode
+from tests.cli.terminal import ATMO, Terminal, terminal
 from tests.cluster import atmo
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 WATCH = f"{ATMO} mesh watch"
-
-
-class InventedNode:
-    """A process that says what a node of a mesh of any size would say."""
-
-    def __init__(self, count: int) -> None:
-        self._words = [sys.executable, "-m", "bench.invented", str(count)]
-        self.start()
-
-    def start(self) -> None:
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(self._words, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
-        self.process.send_signal(how)
-        self.close()
-
-    def close(self) -> None:
-        self.process.communicate(timeout=20)
 
 
 @pytest.fixture
@@ -46,8 +25,7 @@ def node(environ: dict[str, str]) -> Iterator[InventedNode]:
     """A node in a mesh of 200, the same each time."""
     invented = InventedNode(200)
     yield invented
-    if invented.process.poll() is None:
-        invented.close()
+    invented.close()
 
 
 @pytest.fixture

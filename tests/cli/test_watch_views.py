@@ -242,6 +242,14 @@ def test_a_request_to_oneself_is_asked_and_not_served_twice() -> None:
     assert set(story.requests) == {"1/asked", "1/served"}
 
 
+def test_a_request_whose_end_was_missed_does_not_run_for_ever() -> None:
+    story = demo.story(3)
+    assert any(request.state == "running" for request in story.requests.values())
+    story.happened({"seq": 99, "at_s": demo.AT_S, "event": "gap"})
+    assert not any(request.state == "running" for request in story.requests.values())
+    assert "its end was missed" in frame(story, View(page="requests"), 140, 40).text
+
+
 def test_only_the_last_requests_are_kept() -> None:
     story = Story()
     for number in range(REQUESTS_KEPT + 5):
@@ -271,10 +279,8 @@ def test_keys_are_told_apart_in_whatever_pieces_they_come() -> None:
 
 def test_an_escape_that_nothing_follows_is_the_escape_key() -> None:
     reader = Reader()
-    assert reader.feed(b"\x1b") == []
-    assert reader.pending
-    assert reader.flush() == ["escape"]
-    assert not reader.pending
+    assert (reader.feed(b"\x1b"), reader.pending) == ([], True)
+    assert (reader.flush(), reader.pending) == (["escape"], False)
     assert reader.feed(b"\x1bq") == ["escape", "q"]
     assert reader.feed(b"\x1b[") == []
     assert reader.flush() == ["escape", "["]

@@ -238,6 +238,8 @@ def test_a_request_is_told_where_it_was_asked_and_where_it_was_served(cluster: C
     told(there, "refused")
     with pytest.raises(AtmoError):
         ask(here, "word " * 20_000, "there")
+    with pytest.raises(AtmoError, match="since"):
+        next(here.events(-1))
     assert "zebracanary" not in json.dumps([*here.events(follow=False), *there.events(follow=False)])
 
 

@@ -124,6 +124,14 @@ class Story:
             self._request(event, kind)
         elif kind != "pulse":
             self.events.append(event)
+            if kind == "gap":
+                self._missed()
+
+    def _missed(self) -> None:
+        """How running requests ended is not known; if one still runs, its end will be told."""
+        for request in self.requests.values():
+            if request.state == "running":
+                request.state, request.detail = "cancelled", "its end was missed"
 
     def _request(self, event: Json, kind: str) -> None:
         ours = kind not in SERVED
