@@ -60,7 +60,7 @@ def screen(command: tuple[str, ...], columns: int, rows: int) -> tuple[int, str]
         tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), line)
         try:
             while not ended.exists():
-                picture = tmux("capture-pane", "-e", "-p")
+                picture = tmux("capture-pane", "-e", "-N", "-p")
                 if tmux("display-message", "-p", "#{alternate_on}").strip() == "1":
                     shown = picture
                 time.sleep(LOOK_S)

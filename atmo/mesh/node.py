@@ -82,6 +82,7 @@ class MeshNode:
         self.problems: dict[str, str] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
+        self._nameless: set[PeerId] = set()  # linked, and did not say yet what they are
         self._dead: set[PeerId] = set()  # their rows go because others say so, not because they left
         self._clock = clock
         self._rng = np.random.default_rng(rng.getrandbits(64))
@@ -191,7 +192,8 @@ class MeshNode:
             if isinstance(event, Received):
                 self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, event.frame))
             elif isinstance(event, LinkUp):
-                self._happened("joined", event.peer)
+                self._nameless.add(event.peer)
+                self._greet(event.peer, known=bool(self.name_of(event.peer)))
                 self.table.mark_back(event.peer)
                 self._reached(event.peer)
                 self._passports[event.peer] = event.passport
@@ -243,7 +245,14 @@ class MeshNode:
             self.transport.hang_up(peer, "it was revoked")
             self._handle(events.Banned(peer))
 
+    def _greet(self, peer: PeerId, *, known: bool) -> None:
+        """A link is told once it is known to whom."""
+        if known and peer in self._nameless:
+            self._nameless.discard(peer)
+            self._happened("joined", peer)
+
     def _lost(self, event: LinkDown) -> None:
+        self._greet(event.peer, known=True)
         self._happened("lost", event.peer, event.reason)
         self.serving.peer_lost(event.peer)
         self._handle(events.LinkDown(event.peer, event.reason))
@@ -311,7 +320,7 @@ class MeshNode:
 
     def name_of(self, peer: PeerId) -> str:
         """As people know it; empty for one that has not said, or is long gone."""
-        info = self.table.peers.info.get(self.table.find_peer(peer))
+        info = self.table.peers.info.get(self.table.find_peer(peer)) or dict(self._core.vigil.epitaphs()).get(peer)
         return info.name if info is not None else ""
 
     def _send_frame(self, peer: PeerId, frame: bytes) -> None:
@@ -334,6 +343,7 @@ class MeshNode:
             elif isinstance(body, NodeInfo):
                 known = bool(self.name_of(origin))
                 self.table.put_node(origin, body)
+                self._greet(origin, known=True)
                 if not known and not self._core.fabric.everyone and origin not in self.transport.linked():
                     self._happened("appeared", origin)
                 self._mark(origin)

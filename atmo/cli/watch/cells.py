@@ -52,7 +52,7 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 
 def line(parts: Iterable[tuple[str, Style]], width: int, over: Style | None = None) -> Line:
-    """One line from texts that are `fit` already, cropped or filled to the width. over: a style on top of all."""
+    """One line from texts, cropped or filled to the width. over: one style instead of all the others."""
     made: Line = []
     run: list[str] = []  # texts of one style in a row become one segment
     last, left = over or PLAIN, width
@@ -62,7 +62,7 @@ def line(parts: Iterable[tuple[str, Style]], width: int, over: Style | None = No
         if length > left:
             text, length = fit(text, left), left
         left -= length
-        shown = style if over is None else style + over
+        shown = over or style
         if shown is not last and run:
             made.append(Segment("".join(run), last))
             run.clear()

@@ -17,7 +17,12 @@ HEAD = DIM + BOLD
 WIDE = 110
 # Smaller screens show what fits.
 LEAST_WIDTH, LEAST_HEIGHT = 20, 5
-FOOTER = "1-6 pages ↑↓ move ⏎ look s sort r turn / filter p pause ? help q quit"
+FOOTER = (
+    *(("1-6", "pages"), ("↑↓", "move"), ("⏎", "look"), ("s", "sort"), ("r", "turn"), ("/", "filter")),
+    *(("p", "pause"), ("?", "help"), ("q", "quit")),
+)
+IN_DETAIL = (("↑↓", "scroll"), ("Esc", "back"), ("q", "quit"))
+IN_HELP = (("any key:", "back"),)
 
 
 def frame(story: Story, view: View, width: int, height: int) -> Frame:
@@ -194,10 +199,11 @@ def _footer(story: Story, view: View, width: int) -> Line:
         parts.append((f"by {head.lower()}{' ▲' if other_way else ' ▼'}  ", CYAN))
     if view.filter:
         parts.append((f"filter: {view.filter}  ", CYAN))
-    keys = "↑↓ scroll  Esc back  q quit" if view.looking is not None else "any key: back" if view.help else FOOTER
+    for key, does in IN_HELP if view.help else IN_DETAIL if view.looking is not None else FOOTER:
+        parts += [(f"{key} ", BOLD), (f"{does}{'  ' if width >= 100 else ' '}", DIM)]
     where = f" {_position(story, view)}" if view.looking is None and not view.help else ""
     room = width - len(where)
-    return [*cells.line([*parts, (keys, DIM)], room), *cells.line([(where, DIM)], width - room)]
+    return [*cells.line(parts, room), *cells.line([(where, DIM)], width - room)]
 
 
 def _position(story: Story, view: View) -> str:

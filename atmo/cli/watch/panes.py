@@ -231,8 +231,8 @@ REQUESTS = Pane(
     (
         Column("TIME", 8, 8, lambda r, s, w: Cell(clock(r.at_s), DIM), lambda r, s: -r.at_s),
         Column("", 1, 1, _mark, lambda r, s: r.state),
-        Column("ROUTE", 20, 40, lambda r, s, w: Cell(route(r, s), BOLD), lambda r, s: route(r, s)),
-        Column("CAPABILITY", 14, 30, lambda r, s, w: Cell(r.capability.removeprefix("atmo:").partition(":")[2]),
+        Column("ROUTE", 20, 34, lambda r, s, w: Cell(route(r, s), BOLD), lambda r, s: route(r, s)),
+        Column("CAPABILITY", 14, 20, lambda r, s, w: Cell(r.capability.removeprefix("atmo:").partition(":")[2]),
                lambda r, s: r.capability),
         Column("OUTCOME", 16, 99, _outcome, lambda r, s: -r.total_s),
     ),
@@ -260,7 +260,7 @@ EVENTS = Pane(
     (
         Column("TIME", 8, 8, lambda e, s, w: Cell(clock(e["at_s"]), DIM), lambda e, s: -e["seq"]),
         Column("EVENT", 11, 11, _what, lambda e, s: e["event"]),
-        Column("NODE", 14, 24, lambda e, s, w: Cell(_about(e, s), BOLD), _about),
+        Column("NODE", 14, 18, lambda e, s, w: Cell(_about(e, s), BOLD), _about),
         Column("WHY", 10, 99, lambda e, s, w: Cell(e.get("detail", ""), DIM)),
     ),
     lambda story: list(reversed(story.events)),
