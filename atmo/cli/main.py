@@ -171,13 +171,17 @@ def mesh(context: typer.Context, node: NodeName = "", as_json: AsJson = False) -
 @mesh_app.command("watch")
 def mesh_watch(
     node: NodeName = "",
-    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 0.25,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks at the mesh; events come at once.")] = 1.0,
     seconds: Annotated[float, typer.Option(help="Stop after so many seconds; 0 for never.")] = 0.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one picture, or with --json the last events.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print events as they happen, one JSON object a line.")
+    ] = False,
 ) -> None:
-    """Watch the mesh live. Ctrl-C ends it."""
-    from atmo.cli import mesh_commands
+    """Watch the mesh live: nodes, requests and where they go, events, links. `?` shows the keys, `q` quits."""
+    from atmo.cli.watch import app as watcher
 
-    mesh_commands.watch(node, interval_s=interval, for_s=seconds)
+    watcher.watch(node, interval_s=interval, for_s=seconds, once=once, as_json=as_json)
 
 
 @mesh_app.command("create")

@@ -6,10 +6,10 @@ It knows the node only by the handles in `NodeHandle`; errors leave in OpenAI's 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,6 +66,8 @@ class NodeHandle(Protocol):
 
     def mesh_view(self) -> Json: ...
 
+    def events(self, since: int, *, follow: bool) -> AsyncIterator[Json]: ...
+
     def models_view(self) -> Json: ...
 
     def members_view(self) -> Json: ...
@@ -108,6 +110,10 @@ def build_app(node: NodeHandle) -> FastAPI:
     @app.get("/api/mesh")
     async def mesh() -> Json:
         return node.mesh_view()
+
+    @app.get("/api/events")
+    async def events(since: Annotated[int, Query(ge=0)] = 0, follow: bool = True) -> StreamingResponse:
+        return StreamingResponse(_lines(node.events(since, follow=follow)), media_type="application/x-ndjson")
 
     @app.get("/api/members")
     async def members() -> Json:

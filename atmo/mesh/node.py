@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -35,7 +34,7 @@ from atmo.mesh.roll import Roll
 from atmo.mesh.routing import decide
 from atmo.mesh.rows import Gradient, Kind, NodeInfo, Renewal
 from atmo.mesh.service import Answer, Service
-from atmo.mesh.serving import Serving
+from atmo.mesh.serving import Serving, Told, nobody
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.verdict import Change
 from atmo.problems import Problem
@@ -53,8 +52,6 @@ RTT_INTERVAL_S = 1.0
 LINK_WAIT_S = 4.0
 # Why others refuse this node for what it is, whatever their address. It is over when anybody is linked.
 OWN_FAULTS = ("expired", "replaced", "revoked", "used")
-# Events kept for those who watch.
-EVENTS_KEPT = 200
 
 
 class MeshNode:
@@ -78,18 +75,22 @@ class MeshNode:
         on_revoked: Callable[[tuple[Sealed, ...]], None] = lambda statements: None,
         on_renewal: Callable[[Sealed], None] = lambda membership: None,
         on_linked: Callable[[PeerId, Multiaddr | None], None] = lambda peer, address: None,
+        on_event: Callable[[str, PeerId | None, str, str], None] = lambda what, peer, name, detail: None,
+        on_served: Told = nobody,
     ) -> None:
+        """on_event: told what happened, to whom (key, name as far as it is known), and why; for people. on_served: see
+        `Serving`."""
         self.peer = identity.public
         self.mesh = mesh
         self.transport = transport
         self.table = RoutingTable()
         self.field = GradientField(self.table)
-        self.serving = Serving(self.peer, self._transmit)
+        self.serving = Serving(self.peer, self._transmit, on_served)
         self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want, self._root_of, self._chance)
         self.problems: dict[str, Problem] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
-        self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
+        self._nameless: set[PeerId] = set()  # linked, and did not say yet what they are
         self._dead: set[PeerId] = set()  # their rows go because others say so, not because they left
         self._clock = clock
         self._rng = np.random.default_rng(rng.getrandbits(64))
@@ -113,6 +114,7 @@ class MeshNode:
         self._on_revoked = on_revoked
         self._on_renewal = on_renewal
         self._on_linked = on_linked
+        self._on_event = on_event
         self._passports: dict[PeerId, Passport] = {}
         self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
         self._parcels = Parcels()
@@ -215,7 +217,8 @@ class MeshNode:
             elif isinstance(event, Received):
                 self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, event.frame))
             elif isinstance(event, LinkUp):
-                self.note("joined", short(event.peer))
+                self._nameless.add(event.peer)
+                self._greet(event.peer, known=bool(self.name_of(event.peer)))
                 self.table.mark_back(event.peer)
                 self._reached(event.peer)
                 self._passports[event.peer] = event.passport
@@ -236,7 +239,7 @@ class MeshNode:
         told = str(event.address), event.error.message
         if told not in self._told:
             self._told.add(told)
-            self.note("unreachable", event.error.message)
+            self._happened("unreachable", event.address.peer, event.error.message)
         problem, error = Problem(event.error.message, event.error.hint), event.error
         if isinstance(error, Refused) and error.why == "early":
             self._complain(_clock_of(event.address.peer), problem)
@@ -282,7 +285,7 @@ class MeshNode:
         """Whoever has this key, or came with this invite, is out: link, rows and future."""
         self._trust.revoke(key)
         self._on_revoked(self._core.revocations.statements)
-        self.note("revoked", short(PeerId(key)))
+        self._happened("revoked", PeerId(key))
         if key == self.peer:
             self._complain("revoked", Problem("This node was revoked.", REVOKED_HINT))
             return
@@ -291,9 +294,16 @@ class MeshNode:
             self.transport.hang_up(peer, "it was revoked")
             self._handle(events.Banned(peer))
 
+    def _greet(self, peer: PeerId, *, known: bool) -> None:
+        """A link is told once it is known to whom."""
+        if known and peer in self._nameless:
+            self._nameless.discard(peer)
+            self._happened("joined", peer)
+
     def _lost(self, event: LinkDown) -> None:
-        self.note("lost", f"{short(event.peer)}: {event.reason}")
         self._parcels.drop(event.peer)
+        self._greet(event.peer, known=True)
+        self._happened("lost", event.peer, event.reason)
         self.serving.peer_lost(event.peer)
         self._handle(events.LinkDown(event.peer, event.reason))
         self.asking.peer_lost(event.peer, event.reason)
@@ -340,7 +350,7 @@ class MeshNode:
         elif isinstance(effect, events.PeerLost):
             self.table.mark_lost(effect.peer)
         elif isinstance(effect, events.Misbehaved):
-            self.note("misbehaved", f"{short(effect.peer)}: {effect.reason}")
+            self._happened("misbehaved", effect.peer, effect.reason)
             self.transport.hang_up(effect.peer, effect.reason)
         elif isinstance(effect, events.KeyRevoked):
             self._key_revoked(effect.key)
@@ -351,21 +361,24 @@ class MeshNode:
                 self._complain("copied", copied)
         elif isinstance(effect, events.ClockOff):
             off = f"{abs(effect.off_s):.0f} s {'ahead' if effect.off_s > 0 else 'behind'}"
-            whose = f"The clock of {self._name(effect.origin)} is {off} of this machine's."
+            whose = f"The clock of {self._known_as(effect.origin)} is {off} of this machine's."
             remedy = "Set the wrong one right: until then its rows are not used."
             self._complain(_clock_of(effect.origin), Problem(whose, remedy))
         elif isinstance(effect, events.HealthChanged):
-            self.note(effect.health.value, self._name(effect.peer))
+            self._happened(effect.health.value, effect.peer)
             if effect.health is events.Health.DEAD:
                 self._dead.add(effect.peer)
         elif isinstance(effect, events.Equivocated):
-            self.note("equivocated", short(effect.origin))
+            self._happened("equivocated", effect.origin)
 
-    def _name(self, peer: PeerId) -> str:
-        """As people know it."""
-        index = self.table.find_peer(peer)
-        info = self.table.peers.info.get(index)
-        return f"{info.name} ({short(peer)})" if info is not None and info.name else short(peer)
+    def _known_as(self, peer: PeerId) -> str:
+        name = self.name_of(peer)
+        return f"{name} ({short(peer)})" if name else short(peer)
+
+    def name_of(self, peer: PeerId) -> str:
+        """As people know it; empty for one that has not said, or is long gone."""
+        info = self.table.peers.info.get(self.table.find_peer(peer)) or dict(self._core.vigil.epitaphs()).get(peer)
+        return info.name if info is not None else ""
 
     def _send_frame(self, peer: PeerId, frame: bytes) -> None:
         try:
@@ -380,13 +393,17 @@ class MeshNode:
         body = change.row.body if change.row is not None else None
         if kind is Kind.NODE:
             if body is None:
-                self.table.drop_node(origin)
                 if origin not in self._dead:
-                    self.note("left", short(origin))
+                    self._happened("left", origin)
+                self.table.drop_node(origin)
                 self._dead.discard(origin)
             elif isinstance(body, NodeInfo):
+                known = bool(self.name_of(origin))
                 self.table.put_node(origin, body)
                 self.problems.pop(_clock_of(origin), None)
+                self._greet(origin, known=True)
+                if not known and not self._core.fabric.everyone and origin not in self.transport.linked():
+                    self._happened("appeared", origin)
                 self._mark(origin)
         elif kind is Kind.CAPABILITY:
             if body is None:
@@ -519,7 +536,9 @@ class MeshNode:
                 seen.peer, seen.capability, seen.elapsed_s, seen.prompt_tokens, seen.output_tokens, now_s
             )
         elif seen.what == "failed":
-            self.field.observe_failure(seen.peer, seen.capability, now_s)
+            out_s = self.field.observe_failure(seen.peer, seen.capability, now_s)
+            if out_s:
+                self._happened("ejected", seen.peer, f"{seen.capability} failed too often: not asked for {out_s:.0f} s")
         else:
             self.field.observe_cancel(seen.peer, seen.capability)
         if seen.load is not None:
@@ -537,9 +556,14 @@ class MeshNode:
         else:
             self._complain(about, problem)
 
+    def _happened(self, what: str, peer: PeerId | None, detail: str = "") -> None:
+        name = self.name_of(peer) if peer is not None else ""
+        self._on_event(what, peer, name, detail)
+        who = self._known_as(peer) if peer is not None else ""
+        self.note(what, ": ".join(part for part in (who, detail) if part))
+
     def note(self, what: str, about: str) -> None:
-        """Remember an event for those who watch, and log it."""
-        self.recent.append((self._clock.wall(), what, about))
+        """A line for the log."""
         log.info(what, about=about)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,16 @@ from atmo.clock import Clock, SystemClock
 from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.generation import Finish, Piece, Sampling, Task, Turn
-from atmo.ids import format_peer, parse_multiaddr, parse_peer
+from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
 from atmo.keys import issue_revocation
 from atmo.mesh.asking import Job, Routed
+from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.service import Labels
 from atmo.node import reports
 from atmo.node.discovery import Discovery
+from atmo.node.events import Journal
 from atmo.node.home import Home, open_home, remember_generation
 from atmo.node.known_peers import KnownPeers
 from atmo.node.logs import set_up_logs
@@ -63,6 +65,7 @@ class Node:
         self.config = config
         self.clock = clock or SystemClock()
         self.services: dict[str, EngineService] = {}
+        self.journal = Journal(self.clock)
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
@@ -114,6 +117,7 @@ class Node:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+        self.journal.close()
         if self._discovery is not None:
             await self._discovery.close()
         if self._mesh is not None:
@@ -143,6 +147,10 @@ class Node:
 
     def mesh_view(self) -> Json:
         return reports.mesh(self)
+
+    def events(self, since: int, *, follow: bool) -> AsyncIterator[Json]:
+        """What happened after event number `since`, as far as it is kept, and what happens if `follow`."""
+        return self.journal.follow(since) if follow else _one_by_one(self.journal.since(since))
 
     def models_view(self) -> Json:
         return reports.models(self)
@@ -195,7 +203,7 @@ class Node:
         began_s = self.clock.now()
         first_s = 0.0
         routed: Routed | None = None
-        async with aclosing(self.mesh.ask(job)) as replies:
+        async with aclosing(self.journal.following(self.mesh.ask(job))) as replies:
             async for reply in replies:
                 if isinstance(reply, Routed):
                     if reply.because:
@@ -238,6 +246,8 @@ class Node:
             on_revoked=home.mesh_home.remember_revoked,
             on_renewal=lambda membership: self.renewals.heard(membership),
             on_linked=self._known.linked,
+            on_event=self.journal.about,
+            on_served=self._served,
         )
         adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
         self._renewals = Renewals(home, self._mesh, self.clock, adopt)
@@ -299,6 +309,11 @@ class Node:
     def _socket_path(self) -> Path:
         return self.config.runtime / f"{format_peer(self.mesh.peer)[-12:]}.sock"
 
+    def _served(self, peer: PeerId, ask: Ask, end: Finish | AtmoError | None) -> None:
+        """Own requests are told of by whoever asks them."""
+        if peer != self.mesh.peer:
+            self.journal.served(peer, self.mesh.name_of(peer), ask, end)
+
     def problems(self) -> list[Problem]:
         """What is wrong around this node."""
         found = self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
@@ -341,3 +356,8 @@ def _task(request: AskRequest) -> Task:
     turns.append(Turn("user", request.text))
     sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
     return Task(tuple(turns), sampling)
+
+
+async def _one_by_one(events: Iterable[Json]) -> AsyncIterator[Json]:
+    for event in events:
+        yield event

@@ -18,7 +18,7 @@ from atmo.mesh.capability import Capability
 from atmo.mesh.decision import Decision
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
-from atmo.mesh.rows import Gradient, Kind, NodeInfo, RowId
+from atmo.mesh.rows import Gradient, Kind, NodeInfo, RowId, Suspicion
 from atmo.node.machine import memory_bytes
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ def status(node: Node) -> Json:
 
 
 def mesh(node: Node) -> Json:
-    """Every node whose NODE row is known, with its capabilities and load; who died lately; and what happened lately."""
+    """Every node whose NODE row is known, with its capabilities and load; who died lately; who accuses whom of being
+    dead. full_mesh: all link to all; seq: the last event that is in here."""
     mesh_node = node.mesh
     linked = mesh_node.transport.linked()
     nodes = [
-        _node(mesh_node, row.id.origin, row.body, linked)
+        _node(mesh_node, row.id.origin, row.body, linked, node.clock.now())
         for row in mesh_node.core.store.rows(Kind.NODE)
         if isinstance(row.body, NodeInfo)
     ]
@@ -71,18 +72,31 @@ def mesh(node: Node) -> Json:
             {"peer": format_peer(peer), "name": info.name, "state": "dead", "labels": dict(info.labels)}
             for peer, info in mesh_node.core.vigil.epitaphs()
         ],
-        "events": [{"at_s": at, "what": what, "about": about} for at, what, about in mesh_node.recent],
+        "full_mesh": mesh_node.core.fabric.everyone,
+        "accusations": _accusations(mesh_node),
+        "seq": node.journal.seq,
         "alone": node.alone(),
         "problems": [str(problem) for problem in node.problems()],
     }
 
 
-def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[PeerId]) -> Json:
+def _accusations(mesh_node: MeshNode) -> list[Json]:
+    """Who says that whom is dead, of all that is in the table."""
+    return [
+        {"by": format_peer(row.id.origin), "of": format_peer(PeerId(charge.peer))}
+        for row in mesh_node.core.store.rows(Kind.SUSPECT)
+        if isinstance(row.body, Suspicion)
+        for charge in row.body.charges
+    ]
+
+
+def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[PeerId], now_s: float) -> Json:
+    """tps: output tokens a second at present, about: requests being answered times the usual speed of one."""
     rows = mesh_node.core.store
     row = rows.get(RowId(peer, Kind.GRADIENT, ""))
     gradient = row.body if row is not None else None
     loads = {load.capability: load for load in gradient.loads} if isinstance(gradient, Gradient) else {}
-    offers = []
+    offers: list[Json] = []
     for row in rows.rows(Kind.CAPABILITY, peer):
         if isinstance(row.body, Capability):
             descriptor = row.body.descriptor
@@ -99,6 +113,7 @@ def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[P
                     "queued": load.queued if load else 0,
                     "service_s": load.service_s if load else 0.0,
                     "decode_tps": load.decode_tps if load else 0.0,
+                    "ejected_s": round(mesh_node.field.ejected_s(peer, descriptor.id, now_s), 1),
                 }
             )
     rtt_s = mesh_node.transport.rtt_s(peer)
@@ -107,6 +122,7 @@ def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[P
         "name": info.name,
         "self": peer == mesh_node.peer,
         "linked": peer in linked,
+        "neighbour": peer in mesh_node.core.fabric.overlay.active,
         "state": _state(mesh_node, peer, linked),
         "addresses": info.addresses,
         "mode": info.mode,
@@ -116,6 +132,10 @@ def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[P
         "cores": info.cores,
         "memory_bytes": info.memory_bytes,
         "rtt_ms": None if rtt_s is None else round(rtt_s * 1000, 3),
+        "in_flight": sum(offer["in_flight"] for offer in offers),
+        "slots": sum(offer["slots"] for offer in offers),
+        "queued": sum(offer["queued"] for offer in offers),
+        "tps": round(sum(min(offer["in_flight"], offer["slots"]) * offer["decode_tps"] for offer in offers), 1),
         "capabilities": offers,
     }
 
@@ -160,7 +180,9 @@ def _state(mesh_node: MeshNode, peer: PeerId, linked: frozenset[PeerId]) -> str:
         return "self"
     if peer in linked:
         return "linked"
-    return "suspect" if peer in mesh_node.core.vigil.detector.suspects() else "lost"
+    if peer in mesh_node.core.vigil.detector.suspects():
+        return "suspect"
+    return "lost" if mesh_node.core.fabric.everyone else "known"  # in a large mesh most nodes need no link
 
 
 def models(node: Node) -> Json:
