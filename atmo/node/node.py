@@ -43,8 +43,8 @@ from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
 
 if TYPE_CHECKING:
-    from atmo.gateway.app import AskRequest, RouteRequest
-    from atmo.gateway.server import UnixServer
+    from atmo.gateway.gateway import Gateway
+    from atmo.gateway.handle import AskRequest, RouteRequest
 
 log = structlog.get_logger("atmo.node")
 
@@ -64,7 +64,7 @@ class Node:
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
         self._discovery: Discovery | None = None
-        self._gateway: UnixServer | None = None
+        self._gateway: Gateway | None = None
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
 
@@ -134,6 +134,14 @@ class Node:
 
     def members_view(self) -> Json:
         return reports.members(self)
+
+    def counters(self) -> Json:
+        return reports.counters(self)
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """None in headless mode, and before the start."""
+        return self._gateway
 
     def revoke(self, whom: str) -> Json:
         """Take back a member or an invite. Raises UsageError for one that is not known, ConfigError for a guest."""
@@ -244,11 +252,11 @@ class Node:
     async def _start_gateway(self) -> None:
         if self.config.node.mode == "headless":
             return
-        from atmo.gateway.app import build_app
-        from atmo.gateway.server import UnixServer
+        from atmo.gateway.gateway import Gateway
 
-        self._gateway = UnixServer(build_app(self), self._socket_path())
-        await self._gateway.start()
+        gateway = Gateway(self, self.config, self._socket_path(), self.clock)
+        await gateway.start()
+        self._gateway = gateway
 
     async def _start_discovery(self) -> None:
         self._discovery = Discovery(
