@@ -54,7 +54,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def keys(self) -> tuple[ApiKey, ...]:
+    def all(self) -> tuple[ApiKey, ...]:
         """All keys, revoked ones included, in the order they were made."""
         try:
             return msgspec.json.decode(self.path.read_bytes(), type=_File).keys
@@ -110,7 +110,7 @@ class KeyFile:
             ) from exc
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield self.keys()
+            yield self.all()
         finally:
             os.close(lock)
 
@@ -142,7 +142,7 @@ class KeyRing:
     def load(self) -> None:
         """Raises ConfigError."""
         self._seen = self._stamp()
-        keys = self._file.keys()
+        keys = self._file.all()
         self._good = {key.digest: key for key in keys if not key.revoked_s}
         self.any = bool(keys)
 
