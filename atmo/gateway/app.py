@@ -28,16 +28,20 @@ from atmo.gateway.page import page
 ABOUT = "One API for all your machines. `/v1` is OpenAI's; see docs/api.md for what of it is here."
 
 
-def build_app(node: NodeHandle, metrics: Metrics) -> FastAPI:
-    """Raises nothing; whatever the node raises becomes a reply."""
+Shortcuts = dict[tuple[str, str], App]
+
+
+def build_app(node: NodeHandle, metrics: Metrics) -> tuple[FastAPI, Shortcuts]:
+    """The app, and those of its endpoints that the entrance calls by (method, path) without asking it."""
     app = FastAPI(title="Atmosphere", version=__version__, description=ABOUT, docs_url=None, redoc_url=None)
     _errors(app)
     _operators(app, node, metrics)
     app.include_router(native_routes(node))
-    for method, path, endpoint in endpoints(node):
+    made = endpoints(node)
+    for method, path, endpoint in made:
         app.router.routes.append(Route(path, _Endpoint(endpoint), methods=[method], include_in_schema=False))
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]
-    return app
+    return app, {(method, path): endpoint for method, path, endpoint in made}
 
 
 class _Endpoint:

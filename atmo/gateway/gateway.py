@@ -44,7 +44,7 @@ class Gateway:
             max_rows=config.gateway.audit_rows,
             wall=clock.wall,
         )
-        self._app = build_app(node, self._metrics)
+        self._app, self._shortcuts = build_app(node, self._metrics)
         self._servers: list[Server] = []
 
     async def start(self) -> None:
@@ -98,6 +98,7 @@ class Gateway:
     def _entrance(self, door: str, policy: Policy | None) -> Entrance:
         return Entrance(
             self._app,
+            self._shortcuts,
             door=door,
             policy=policy,
             metrics=self._metrics,

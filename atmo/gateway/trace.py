@@ -47,7 +47,6 @@ class Trace:
     code: str = ""
     first_s: float = 0.0
     total_s: float = 0.0
-    decision: Json | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def hear(self, event: Json, *, lead: bool = True, prompt: bool = True) -> None:
@@ -72,7 +71,6 @@ class Trace:
     def _routed(self, event: Json) -> None:
         """Where it goes, and why; again after each failed attempt."""
         chosen = event["chosen"]
-        self.decision = event
         self.node, self.capability, self.why = chosen["node"], chosen["capability"], chosen["why"]
         self.decision_s = event.get("elapsed_s", 0.0)
         if not self.mesh_id:

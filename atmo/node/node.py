@@ -182,8 +182,14 @@ class Node:
             async for event in events:
                 yield event
 
-    async def answer(self, wish: RouteRequest, task: Task, timeout_s: float) -> AsyncGenerator[Json, None]:
-        """Have a task done by whoever fits the wish best: events as `SyncClient.ask` documents them."""
+    async def answer(
+        self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
+    ) -> AsyncGenerator[Json, None]:
+        """Have a task done by whoever fits the wish best: events as `SyncClient.ask` documents them.
+
+        brief: of the decision only what was chosen; `explained` has the rest.
+        """
+        tell = reports.brief if brief else reports.decision
         job = Job(task, self._query(wish, wish.text), timeout_s)
         began_s = self.clock.now()
         first_s = 0.0
@@ -194,7 +200,7 @@ class Node:
                     if reply.because:
                         yield {"event": "retry", "because": reply.because}
                     routed = reply
-                    yield {"event": "route", **reports.decision(self, reply.decision, reply.request_id.hex())}
+                    yield {"event": "route", **tell(self, reply.decision, reply.request_id.hex())}
                     continue
                 first_s = first_s or self.clock.now() - began_s
                 if isinstance(reply, Piece):

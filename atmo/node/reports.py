@@ -201,6 +201,17 @@ def decision(node: Node, made: Decision, request_id: str, query: Query | None = 
     return report
 
 
+def brief(node: Node, made: Decision, request_id: str) -> Json:
+    """The part of `decision` that every request needs; telling all of it takes longer than deciding."""
+    chosen = made.chosen
+    return {
+        "request_id": request_id,
+        "asked_at": node.config.node.name,
+        "chosen": {"node": chosen.node, "capability": chosen.capability, "why": chosen.why},
+        "elapsed_s": made.elapsed_s,
+    }
+
+
 def piece(said: Piece) -> Json:
     """`scores` and `calls` only where there are any."""
     event: Json = {"event": "text", "text": said.text, "token_ids": said.token_ids}

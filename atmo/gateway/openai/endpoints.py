@@ -38,7 +38,6 @@ from atmo.gateway.openai.replies import (
     TextReply,
     Usage,
     chat_choice,
-    explanation,
     text_choice,
     usage,
 )
@@ -110,7 +109,7 @@ class Endpoints:
                 for at, vector in enumerate(vectors)
             ]
             tokens = Usage(prompt_tokens=trace.prompt_tokens, total_tokens=trace.prompt_tokens)
-            told = explanation(trace, wanted=work.explain)
+            told = self._explanation(trace, work)
             body = _encode(EmbeddingReply(data=data, model=trace.model, usage=tokens, atmo=told))
             await reply(send, 200, body, [JSON])
 
@@ -124,6 +123,12 @@ class Endpoints:
         return Work(
             wish, work.tasks, work.timeout_s, named, work.per_prompt, work.stream, work.usage, work.explain, work.scored
         )
+
+    def _explanation(self, trace: Trace, work: Work) -> Json | msgspec.UnsetType:
+        """What a client that asked for it is told of the decision."""
+        if not work.explain or not trace.mesh_id:
+            return msgspec.UNSET
+        return {"decision": self._node.explained(trace.mesh_id)}
 
     async def _gather(self, trace: Trace, work: Work) -> list[Gathered]:
         gathered = [Gathered() for _ in work.tasks]
@@ -142,7 +147,7 @@ class Endpoints:
             **_head(trace, kind is ChatReply),
             choices=choices,
             usage=usage(trace),
-            atmo=explanation(trace, wanted=work.explain),
+            atmo=self._explanation(trace, work),
         )
         await reply(send, 200, _encode(body), [JSON])
 
@@ -168,7 +173,7 @@ class Endpoints:
                             continue
                         chunks = chunks_of(_head(trace, "chat" in trace.endpoint))
                         await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
-                        told = explanation(trace, wanted=work.explain)
+                        told = self._explanation(trace, work)
                         if isinstance(told, dict):
                             await _send_chunk(send, chunks.explained(told))
                     if chunk := chunks.of(index, event):

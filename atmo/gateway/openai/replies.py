@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -236,9 +235,3 @@ def usage(trace: Trace) -> Usage:
         total_tokens=trace.prompt_tokens + trace.output_tokens,
         prompt_tokens_details=CachedTokens(cached_tokens=trace.cached_tokens),
     )
-
-
-def explanation(trace: Trace, *, wanted: bool) -> Json | msgspec.UnsetType:
-    """What a client that asked for it is told of the decision."""
-    decision: dict[str, Any] | None = trace.decision
-    return {"decision": {k: v for k, v in decision.items() if k != "event"}} if wanted and decision else msgspec.UNSET
