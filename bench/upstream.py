@@ -1,6 +1,6 @@
 """The two servers of the gateway scenario, each in a process of its own.
 
-`python -m bench.upstream direct` is a fake upstream: an HTTP server that answers every chat at once with the same bytes.
+`python -m bench.upstream direct` is a fake upstream: an HTTP server that answers every chat with the same bytes.
 `python -m bench.upstream node` is a node with a capability whose service says the same, at once. Both print one line of
 JSON with their port and end when their input does.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -63,14 +64,12 @@ class Gateway:
         if tcp is not None:
             policy = Policy(self._keys, self._section.host, always=self._section.auth or not self._open)
             self._servers.append(Server(self._entrance("tcp", policy), tcp, connection))
-        for server in self._servers:
-            await server.start()
+        await asyncio.gather(*(server.start() for server in self._servers))
 
     async def stop(self) -> None:
         """Let what runs come to its end, for a moment; then close. May be called twice."""
-        for server in self._servers:
-            await server.stop()
-        self._servers = []
+        servers, self._servers = self._servers, []
+        await asyncio.gather(*(server.stop() for server in servers))
         self._audit.close()
         self.socket_path.unlink(missing_ok=True)
 
