@@ -10,11 +10,15 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from atmo.errors import Forbidden, Unauthorized, UnsupportedMedia
+import structlog
+
+from atmo.errors import ConfigError, Forbidden, Unauthorized, UnsupportedMedia
 from atmo.gateway.api_keys import ApiKey, KeyRing
 from atmo.gateway.asgi import Scope
 from atmo.gateway.quotas import Quotas
 from atmo.gateway.trace import Trace
+
+log = structlog.get_logger("atmo.gateway")
 
 # Open to everybody: they tell nothing but that there is a node, and how its API looks.
 PUBLIC = frozenset(("/health", "/ready", "/docs", "/openapi.json"))
@@ -38,7 +42,7 @@ class Policy:
         path = scope["path"]
         if path in PUBLIC:
             return None
-        self._keys.refresh(now_s)
+        self._refresh(now_s)
         key = self._key(headers) if self._always or self._keys.any else None
         if key is None and not self._ours(headers.get(b"host", b"")):
             raise Forbidden("This is not the name of this node.", hint="Use its address, or localhost.")
@@ -58,6 +62,12 @@ class Policy:
 
     def leave(self, key: ApiKey) -> None:
         self._quotas.leave(key)
+
+    def _refresh(self, now_s: float) -> None:
+        try:
+            self._keys.refresh(now_s)
+        except ConfigError as error:  # what was known still holds
+            log.warning("the API keys could not be read", why=error.message)
 
     def _key(self, headers: dict[bytes, bytes]) -> ApiKey:
         kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")

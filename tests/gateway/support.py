@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client as http_client
+import json
 import shutil
 import socket
 import tempfile
@@ -19,6 +21,8 @@ import structlog
 from atmo.clock import SystemClock
 from atmo.config import Config, GatewaySection, NodeSection, load
 from atmo.errors import AtmoError, NoRoute, UsageError
+from atmo.gateway import audit, entrance, policy
+from atmo.gateway import gateway as gateway_module
 from atmo.gateway.api_keys import KeyFile
 from atmo.gateway.gateway import Gateway
 from atmo.gateway.handle import AskRequest, RouteRequest
@@ -28,6 +32,7 @@ Json = dict[str, Any]
 T = TypeVar("T")
 MESH_ID = "00112233445566778899aabbccddeeff"
 WAIT_S = 10.0
+LINES = structlog.processors.KeyValueRenderer()
 
 
 def route(node: str = "office", capability: str = "atmo:chat:qwen") -> Json:
@@ -179,7 +184,7 @@ def serving(
         gateway=GatewaySection(**{"port": free_port(), **section}),
     )
     config.node_home.mkdir(parents=True, exist_ok=True)
-    structlog.reset_defaults()
+    _log_here()
     played = node or PlayedNode()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="gateway under test")
@@ -202,11 +207,60 @@ def serving(
         loop.close()
 
 
+def _log_here() -> None:
+    """As a node logs, without a memory of where: each test has a standard output of its own."""
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, LINES],
+        cache_logger_on_first_use=False,
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        logger_factory=structlog.PrintLoggerFactory(),
+    )
+    for module in (entrance, gateway_module, policy, audit):
+        module.log = structlog.get_logger("atmo.gateway")  # type: ignore[attr-defined]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def audit_file(api: Api) -> Path:
-    return api.config.audit_file
+@dataclass(frozen=True)
+class Answer:
+    """What came back over HTTP."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        return self.json["error"]
+
+
+def http(
+    api: Api, method: str, path: str, body: Any = None, *, unix: bool = False, key: str = "", **headers: str
+) -> Answer:
+    """One request by hand. body: a dict as JSON, anything else as it is; headers with _ for -."""
+    connection = http_client.HTTPConnection("127.0.0.1", api.port, timeout=WAIT_S)
+    if unix:
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.connect(str(api.gateway.socket_path))
+    sent = {"Content-Type": "application/json"} if body is not None else {}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    if key:
+        sent["Authorization"] = f"Bearer {key}"
+    try:
+        connection.request(method, path, json.dumps(body) if isinstance(body, dict) else body, sent)
+        response = connection.getresponse()
+        told = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, told, response.read())
+    finally:
+        connection.close()
+
+
+CHAT = {"model": "qwen", "messages": [{"role": "user", "content": "Say hi."}]}
