@@ -18,6 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 HEAD_S = 20.0
 # As most servers have it; uvicorn with this parser has no limit.
 MAX_HEAD_BYTES = 64 << 10
+# Of a body that was refused, and is read so that the client comes to read why. A guess: more than anybody sends.
+MAX_UNWANTED_BYTES = 512 << 20
 # How long a client may leave what it is sent unread. A guess.
 STALLED_S = 60.0
 # Of the process's files, for connections; the rest is for the mesh, engines and models.
@@ -67,7 +69,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._head_bytes = 0
+        self._in_body = False
+        self._head_bytes = self._unwanted_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -89,7 +92,12 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         answering: RequestResponseCycle | None = self.cycle
-        if self._head_timer is None and (answering is None or answering.response_complete):
+        idle = answering is None or answering.response_complete
+        if self._in_body and idle:
+            self._unwanted_bytes += len(data)
+            if self._unwanted_bytes > MAX_UNWANTED_BYTES:
+                self.transport.abort()
+        elif idle and self._head_timer is None:
             self._await_head()
         if self._head_timer is not None:
             self._head_bytes += len(data)
@@ -102,8 +110,13 @@ class Connection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        self._head_bytes = 0
+        self._head_bytes = self._unwanted_bytes = 0
+        self._in_body = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._corked.flush()
