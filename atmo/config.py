@@ -70,6 +70,20 @@ class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields
     drain_s: float = 5.0
 
 
+class GatewaySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP API over TCP; the Unix socket is always there. host: address to bind; port: 0 takes 4680, or the next
+    free one, -1 listens on no port; auth: ask for an API key even where none was made yet; allow_open: listen to other
+    machines though no key is asked for; audit_days, audit_rows: what the audit trail keeps."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    auth: bool = False
+    allow_open: bool = False
+    max_body_bytes: int = 32 << 20  # an image of 20 MiB in base64 with a long conversation around it
+    audit_days: float = 90.0
+    audit_rows: int = 200_000  # about 50 MB
+
+
 class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: str = "info"
     json: bool = False
@@ -103,6 +117,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     transport: TransportSection = TransportSection()
     discovery: DiscoverySection = DiscoverySection()
     inference: InferenceSection = InferenceSection()
+    gateway: GatewaySection = GatewaySection()
     log: LogSection = LogSection()
     serve: tuple[ServeSection, ...] = (ServeSection(model="atmo-nano"),)
 
@@ -117,6 +132,15 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.home / "mesh" / "root.key"
 
     @property
+    def api_keys(self) -> Path:
+        """The keys of the HTTP API, shared by all nodes of this user on this machine."""
+        return self.home / "api-keys.json"
+
+    @property
+    def audit_file(self) -> Path:
+        return self.node_home / "audit.db"
+
+    @property
     def log_file(self) -> Path:
         return self.node_home / "node.log"
 
@@ -126,6 +150,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "transport": TransportSection,
     "discovery": DiscoverySection,
     "inference": InferenceSection,
+    "gateway": GatewaySection,
     "log": LogSection,
 }
 _ALONE = {"ATMO_HOME", "ATMO_RUNTIME", "ATMO_CONFIG"}
@@ -278,6 +303,10 @@ def _check(config: Config) -> None:
         raise ConfigError(f"{config.node.name!r} is not a node name.", hint="Use up to 64 letters, digits and hyphens.")
     if not 0 <= config.transport.port < 65536:
         raise ConfigError(f"{config.transport.port} is not a port.", hint="Use 1 to 65535, or 0 for any.")
+    if not -1 <= config.gateway.port < 65536:
+        raise ConfigError(f"{config.gateway.port} is not a port.", hint="Use 1 to 65535, 0 for any, -1 for none.")
+    if config.gateway.max_body_bytes < 1 << 10 or config.gateway.audit_days <= 0 or config.gateway.audit_rows < 1:
+        raise ConfigError("max_body_bytes, audit_days or audit_rows in [gateway] is too small.")
     for name, value, least in (
         ("slots", config.inference.slots, 1),
         ("queue", config.inference.queue, 0),

@@ -40,6 +40,51 @@ class UsageError(AtmoError):
     code = "invalid_request"
 
 
+class BadParameter(UsageError):
+    """A field of an API request is missing, of another type, out of bounds or not supported. `param` names it."""
+
+    def __init__(self, message: str, *, param: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+
+class BodyTooLarge(UsageError):
+    """The body of an API request exceeds the node's limit."""
+
+    http_status = 413
+    code = "request_too_large"
+
+
+class UnsupportedMedia(UsageError):
+    """The body of an API request does not say that it is JSON."""
+
+    http_status = 415
+    code = "unsupported_media_type"
+
+
+class SlowRequest(UsageError):
+    """The body of an API request did not arrive in time."""
+
+    http_status = 408
+    code = "request_timeout"
+
+
+class Unauthorized(AtmoError):
+    """The API wants a key, and this one is missing, unknown or revoked."""
+
+    exit_code = 2
+    http_status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(AtmoError):
+    """The API key, or the way in, does not allow this."""
+
+    exit_code = 2
+    http_status = 403
+    code = "forbidden"
+
+
 class NodeNotRunning(AtmoError):
     """A command needs a running node and there is none on this machine."""
 
@@ -149,6 +194,12 @@ class Overloaded(RequestError):
     def __init__(self, message: str, *, retry_after_s: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(Overloaded):
+    """An API key asked more often, or more at once, than it may."""
+
+    code = "rate_limit_exceeded"
 
 
 class Cancelled(RequestError):

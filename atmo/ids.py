@@ -7,6 +7,7 @@ inside an identity multihash, in base58btc (`12D3KooW...`; libp2p specs, peer-id
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def base58_decode(text: str) -> bytes:
     return b"\0" * leading_zeros + number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
+@functools.lru_cache(maxsize=4096)
 def format_peer(peer: PeerId | MeshId) -> str:
     """`12D3KooW...`, 52 characters."""
     return base58_encode(_PEER_PREFIX + peer)

@@ -17,7 +17,7 @@ import psutil
 
 from atmo.config import load
 from atmo.errors import AtmoError
-from atmo.gateway.app import AskRequest
+from atmo.gateway.handle import AskRequest
 from atmo.node.node import Node
 from bench.harness import Context, Outcome, Series
 from tests.inference.gguf_maker import write_parrot

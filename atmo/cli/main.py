@@ -21,9 +21,11 @@ app = typer.Typer(
 node_app = typer.Typer(help="Start, stop and look at the node on this machine.", no_args_is_help=True)
 mesh_app = typer.Typer(help="The nodes of the mesh and what they offer. Without a command: a table of them.")
 models_app = typer.Typer(help="Models on this machine and in the mesh.", no_args_is_help=True)
+keys_app = typer.Typer(help="Keys for the HTTP API on this machine's nodes.", no_args_is_help=True)
 app.add_typer(node_app, name="node")
 app.add_typer(mesh_app, name="mesh")
 app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 NodeName = Annotated[str, typer.Option("--node", help="Talk to the local node of this name.", metavar="NAME")]
@@ -256,6 +258,41 @@ def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False)
     from atmo.cli import mesh_commands
 
     mesh_commands.models(node, home, as_json=as_json)
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Option(help="What it is for; shown in lists and in the audit trail.")] = "",
+    per_minute: Annotated[int, typer.Option(min=0, max=1_000_000, help="Requests a minute; 0 for no limit.")] = 0,
+    at_once: Annotated[int, typer.Option(min=0, max=1_000_000, help="Requests at once; 0 for no limit.")] = 0,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model. Repeatable.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it, this once. From then on the API asks for a key on its port."""
+    from atmo.cli import keys_commands
+
+    keys_commands.create(home, name, per_minute=per_minute, at_once=at_once, models=model or [], as_json=as_json)
+
+
+@keys_app.command("list")
+def keys_list(home: Home = None, as_json: AsJson = False) -> None:
+    """The keys that were made, without their secrets."""
+    from atmo.cli import keys_commands
+
+    keys_commands.show(home, as_json=as_json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    which: Annotated[str, typer.Argument(help="A key's name or id.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a key back. Running nodes refuse it within a second."""
+    from atmo.cli import keys_commands
+
+    keys_commands.revoke(which, home, as_json=as_json)
 
 
 @app.command()

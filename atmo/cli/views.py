@@ -23,6 +23,8 @@ def started(status: Json) -> RenderableType:
     lines: list[RenderableType] = [
         Text.from_markup(f"[bold green]●[/] [bold]{escape(node['name'])}[/] is up  [dim]{escape(node['address'])}[/]")
     ]
+    if node["api"]:
+        lines.append(Text(f"  API     {node['api']}  {node['api_note']}".rstrip()))
     lines += [_served(entry) for entry in status["capabilities"]]
     lines += [Text.from_markup(f"  [yellow]![/] {escape(problem)}") for problem in status["problems"]]
     lines.append(Text('  Ask it:  atmo ask "What is Atmosphere?"     Watch it:  atmo mesh watch', style="dim"))
@@ -37,6 +39,7 @@ def status(report: Json) -> RenderableType:
         ("node", f"{node['name']} (process {node['pid']}, up {duration(node['uptime_s'])})"),
         ("peer id", node["peer"]),
         ("address", node["address"]),
+        ("api", " ".join(filter(None, (node["api"] or "on the Unix socket only", node["api_note"])))),
         ("mesh", node["mesh"]),
         ("mode", node["mode"]),
         ("labels", " ".join(f"{k}={v}" for k, v in node["labels"].items()) or "-"),
@@ -124,6 +127,23 @@ def members(report: Json) -> RenderableType:
             invites.add_row(invite["id"][-8:], state, day(invite["until_s"]), f"{invite['used']} of {invite['uses']}")
         parts += [Text(), invites]
     return Group(*parts)
+
+
+def keys(listed: list[Json]) -> RenderableType:
+    """API keys, the good ones first."""
+    view = table("KEY", "NAME", "STATE", "MADE", "A MINUTE|right", "AT ONCE|right", "MODELS")
+    for key in sorted(listed, key=lambda key: (key["revoked_s"] is not None, key["created_s"])):
+        good = key["revoked_s"] is None
+        view.add_row(
+            key["id"],
+            Text(key["name"] or "-"),
+            Text("good" if good else "revoked", style="green" if good else "red"),
+            day(key["created_s"]),
+            str(key["per_minute"] or "-"),
+            str(key["at_once"] or "-"),
+            Text(", ".join(key["models"]) or "all"),
+        )
+    return view
 
 
 def day(at_s: float) -> str:

@@ -1,162 +1,125 @@
-"""The node's native HTTP API. Today it listens on a Unix socket that only the node's user can open.
+"""The HTTP app: OpenAI's API under `/v1`, the node's own under `/api`, and what operators need.
 
-It knows the node only by the handles in `NodeHandle`; errors leave in OpenAI's shape, `{"error": {...}}`.
+It knows the node only by `NodeHandle`. `Entrance` stands around it and gives each request its id, key, body, account.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, Protocol
+from typing import Any
 
-import msgspec
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from atmo import __version__
 from atmo.errors import AtmoError
-from atmo.generation import Task
+from atmo.gateway.asgi import App, Receive, Scope, Send, trace_of
+from atmo.gateway.handle import Json, NodeHandle
+from atmo.gateway.metrics import CONTENT_TYPE, Metrics
+from atmo.gateway.native import error_json, native_routes
+from atmo.gateway.openai.description import describe
+from atmo.gateway.openai.endpoints import endpoints
+from atmo.gateway.openai.errors import error_body, error_headers, wrong_address
+from atmo.gateway.page import page
 
-Json = dict[str, Any]
-
-
-class Message(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid")
-    role: str = Field(pattern="^(system|user|assistant)$")
-    content: str
-
-
-class RouteRequest(BaseModel):
-    """What is asked for, without asking it. `constraints` as in docs/routing.md."""
-
-    model_config = ConfigDict(extra="forbid")
-    text: str
-    model: str = ""
-    type: str = ""
-    constraints: Json = Field(default_factory=dict)
+ABOUT = "One API for all your machines. `/v1` is OpenAI's; see docs/api.md for what of it is here."
 
 
-class AskRequest(RouteRequest):
-    """`max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up."""
-
-    system: str = ""
-    history: list[Message] = Field(default_factory=list)
-    max_tokens: int = Field(default=0, ge=0)
-    temperature: float = Field(default=0.0, ge=0.0, le=5.0)
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    seed: int = -1
-    stop: list[str] = Field(default_factory=list, max_length=16)
-    timeout_s: float = Field(default=120.0, gt=0.0, le=86400.0)
+Shortcuts = dict[tuple[str, str], App]
 
 
-class RevokeRequest(BaseModel):
-    """whom: a node's name, a peer id or the end of one, or the end of an invite's id."""
-
-    model_config = ConfigDict(extra="forbid")
-    whom: str = Field(min_length=1, max_length=100)
-
-
-class NodeHandle(Protocol):
-    """What the gateway needs of a node. All raise AtmoError."""
-
-    def status(self) -> Json: ...
-
-    def mesh_view(self) -> Json: ...
-
-    def events(self, since: int, *, follow: bool) -> AsyncIterator[Json]: ...
-
-    def models_view(self) -> Json: ...
-
-    def members_view(self) -> Json: ...
-
-    def revoke(self, whom: str) -> Json: ...
-
-    def route(self, request: RouteRequest) -> Json: ...
-
-    def explained(self, request_id: str) -> Json: ...
-
-    def ask(self, request: AskRequest) -> AsyncIterator[Json]: ...
-
-    def answer(self, wish: RouteRequest, task: Task, timeout_s: float) -> AsyncIterator[Json]: ...
-
-    def want_stop(self) -> None: ...
+def build_app(node: NodeHandle, metrics: Metrics) -> tuple[FastAPI, Shortcuts]:
+    """The app, and those of its endpoints that the entrance calls by (method, path) without asking it."""
+    app = FastAPI(title="Atmosphere", version=__version__, description=ABOUT, docs_url=None, redoc_url=None)
+    _errors(app)
+    _operators(app, node, metrics)
+    app.include_router(native_routes(node))
+    made = endpoints(node)
+    for method, path, endpoint in made:
+        app.router.routes.append(Route(path, _Endpoint(endpoint), methods=[method], include_in_schema=False))
+    app.openapi = lambda: _description(app)  # type: ignore[method-assign]
+    return app, {(method, path): endpoint for method, path, endpoint in made}
 
 
-def build_app(node: NodeHandle) -> FastAPI:
-    app = FastAPI(title="Atmosphere", version=__version__, docs_url=None, redoc_url=None)
+class _Endpoint:
+    """An ASGI app that Starlette does not take for a function of a request."""
 
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+def _operators(app: FastAPI, node: NodeHandle, metrics: Metrics) -> None:
+    @app.get("/health", tags=["operation"])
+    async def health() -> Json:
+        """The process lives."""
+        return {"status": "ok"}
+
+    @app.get("/ready", tags=["operation"], responses={503: {"description": "An engine is loading, or failed."}})
+    async def ready() -> JSONResponse:
+        """200 when every engine of this node answers or has failed for good, and one answers if there are any."""
+        states = {entry["id"]: entry["state"] for entry in node.status()["capabilities"]}
+        up = not states or ("ready" in states.values() and "loading" not in states.values())
+        return JSONResponse(
+            {"status": "ready" if up else "not ready", "capabilities": states}, status_code=200 if up else 503
+        )
+
+    @app.get("/metrics", tags=["operation"], response_class=Response)
+    async def metrics_text() -> Response:
+        """For Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(page(app.openapi(), str(request.base_url)))
+
+
+def _errors(app: FastAPI) -> None:
     @app.exception_handler(AtmoError)
-    async def on_error(_: Request, error: AtmoError) -> JSONResponse:
+    async def on_error(request: Request, error: AtmoError) -> Response:
+        trace_of(request.scope).code = error.code
+        if _is_openai(request):
+            body, kind = error_body(error), "application/json"
+            headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+            return Response(body, error.http_status, headers, kind)
         return JSONResponse({"error": error_json(error)}, status_code=error.http_status)
 
     @app.exception_handler(RequestValidationError)
-    async def on_bad_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def on_bad_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        trace_of(request.scope).code = "invalid_request"
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         message = f"{where}: {first['msg']}." if where else f"{first['msg']}."
         return JSONResponse({"error": {"code": "invalid_request", "message": message, "hint": ""}}, status_code=400)
 
-    @app.get("/health")
-    async def health() -> Json:
-        return {"status": "ok"}
+    @app.exception_handler(HTTPException)
+    async def on_wrong_address(request: Request, error: HTTPException) -> Response:
+        """Unknown paths and methods."""
+        body, code = wrong_address(request.method, request.url.path, error.status_code, openai=_is_openai(request))
+        trace_of(request.scope).code = code
+        return Response(body, error.status_code, dict(error.headers or {}), "application/json")
 
-    @app.get("/api/status")
-    async def status() -> Json:
-        return node.status()
-
-    @app.get("/api/mesh")
-    async def mesh() -> Json:
-        return node.mesh_view()
-
-    @app.get("/api/events")
-    async def events(since: Annotated[int, Query(ge=0)] = 0, follow: bool = True) -> StreamingResponse:
-        return StreamingResponse(_lines(node.events(since, follow=follow)), media_type="application/x-ndjson")
-
-    @app.get("/api/members")
-    async def members() -> Json:
-        return node.members_view()
-
-    @app.post("/api/revoke")
-    async def revoke(request: RevokeRequest) -> Json:
-        return node.revoke(request.whom)
-
-    @app.get("/api/models")
-    async def models() -> Json:
-        return node.models_view()
-
-    @app.get("/api/requests/{request_id}")
-    async def explained(request_id: str) -> Json:
-        return node.explained(request_id)
-
-    @app.post("/api/route")
-    async def route(request: RouteRequest) -> Json:
-        return node.route(request)
-
-    @app.post("/api/ask")
-    async def ask(request: AskRequest) -> StreamingResponse:
-        return StreamingResponse(_lines(node.ask(request)), media_type="application/x-ndjson")
-
-    @app.post("/api/stop")
-    async def stop() -> Json:
-        status = node.status()["node"]
-        node.want_stop()
-        return {"name": status["name"], "pid": status["pid"]}
-
-    return app
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> Response:
+        """The entrance logs it."""
+        failed = AtmoError(f"The node failed: {type(error).__name__}.", hint="See its log.")
+        return await on_error(request, failed)
 
 
-async def _lines(events: AsyncIterator[Json]) -> AsyncIterator[bytes]:
-    """One JSON object a line; an error is the last line, since the status has been sent by then."""
-    try:
-        async for event in events:
-            yield msgspec.json.encode(event) + b"\n"
-    except AtmoError as error:
-        yield msgspec.json.encode({"event": "error", **error_json(error)}) + b"\n"
+def _is_openai(request: Request) -> bool:
+    return request.url.path.startswith("/v1")
 
 
-def error_json(error: AtmoError) -> Json:
-    retry_after_s = getattr(error, "retry_after_s", None)
-    return {"code": error.code, "message": error.message, "hint": error.hint, "retry_after_s": retry_after_s}
+def _description(app: FastAPI) -> Json:
+    """OpenAPI of everything: FastAPI knows its own routes, `describe` adds those of `/v1`."""
+    if not app.openapi_schema:
+        made: dict[str, Any] = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        app.openapi_schema = describe(made)
+    return app.openapi_schema

@@ -48,8 +48,8 @@ from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
 
 if TYPE_CHECKING:
-    from atmo.gateway.app import AskRequest, RouteRequest
-    from atmo.gateway.server import UnixServer
+    from atmo.gateway.gateway import Gateway
+    from atmo.gateway.handle import AskRequest, RouteRequest
 
 log = structlog.get_logger("atmo.node")
 
@@ -71,9 +71,9 @@ class Node:
         self._meaning = Meaning()
         self._discovery: Discovery | None = None
         self._known: KnownPeers | None = None
-        self._gateway: UnixServer | None = None
         self._renewals: Renewals | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._gateway: Gateway | None = None
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
 
@@ -158,6 +158,14 @@ class Node:
     def members_view(self) -> Json:
         return reports.members(self)
 
+    def counters(self) -> Json:
+        return reports.counters(self)
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """None in headless mode, and before the start."""
+        return self._gateway
+
     def revoke(self, whom: str) -> Json:
         """Take back a member or an invite. Raises UsageError for one that is not known, ConfigError for a guest."""
         assert self._home is not None
@@ -197,8 +205,14 @@ class Node:
             async for event in events:
                 yield event
 
-    async def answer(self, wish: RouteRequest, task: Task, timeout_s: float) -> AsyncGenerator[Json, None]:
-        """Have a task done by whoever fits the wish best: events as `SyncClient.ask` documents them."""
+    async def answer(
+        self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
+    ) -> AsyncGenerator[Json, None]:
+        """Have a task done by whoever fits the wish best: events as `SyncClient.ask` documents them.
+
+        brief: of the decision only what was chosen; `explained` has the rest.
+        """
+        tell = reports.brief if brief else reports.decision
         job = Job(task, self._query(wish, wish.text), timeout_s)
         began_s = self.clock.now()
         first_s = 0.0
@@ -209,7 +223,7 @@ class Node:
                     if reply.because:
                         yield reports.retry(reply)
                     routed = reply
-                    yield {"event": "route", **reports.decision(self, reply.decision, reply.request_id.hex())}
+                    yield {"event": "route", **tell(self, reply.decision, reply.request_id.hex())}
                     continue
                 first_s = first_s or self.clock.now() - began_s
                 if isinstance(reply, Piece):
@@ -289,11 +303,11 @@ class Node:
     async def _start_gateway(self) -> None:
         if self.config.node.mode == "headless":
             return
-        from atmo.gateway.app import build_app
-        from atmo.gateway.server import UnixServer
+        from atmo.gateway.gateway import Gateway
 
-        self._gateway = UnixServer(build_app(self), self._socket_path())
-        await self._gateway.start()
+        gateway = Gateway(self, self.config, self._socket_path(), self.clock)
+        await gateway.start()
+        self._gateway = gateway
 
     async def _start_discovery(self) -> None:
         self._discovery = Discovery(

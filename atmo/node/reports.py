@@ -20,6 +20,7 @@ from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.rows import Gradient, Kind, NodeInfo, RowId, Suspicion
 from atmo.node.machine import memory_bytes
+from atmo.transport.base import Lane
 
 if TYPE_CHECKING:
     from atmo.node.node import Node
@@ -40,6 +41,8 @@ def status(node: Node) -> Json:
             "address": str(mesh_node.transport.address or "none: standalone"),
             "mesh": format_peer(mesh_node.mesh),
             "labels": node.config.node.labels,
+            "api": node.gateway.url if node.gateway is not None else "",
+            "api_note": node.gateway.note if node.gateway is not None else "",
             "home": str(node.config.home),
             "log": str(node.config.log_file),
             "uptime_s": round(node.uptime_s, 1),
@@ -52,6 +55,24 @@ def status(node: Node) -> Json:
         ],
         "rss_bytes": rss,
         "total_rss_bytes": total,
+    }
+
+
+def counters(node: Node) -> Json:
+    """What is counted, for metrics. lanes: frames and payload bytes over the links that are up now."""
+    mesh_node = node.mesh
+    lanes = {lane.name.lower(): dict.fromkeys(("frames_in", "bytes_in", "frames_out", "bytes_out"), 0) for lane in Lane}
+    for link in mesh_node.transport.stats().values():
+        for lane, seen in link.lanes.items():
+            for name in lanes[lane.name.lower()]:
+                lanes[lane.name.lower()][name] += getattr(seen, name)
+    engines = [{**service.report(), "ready": service.state == "ready"} for service in node.services.values()]
+    return {
+        "uptime_s": round(node.uptime_s, 1),
+        "peers": len(mesh_node.transport.linked()),
+        "rows": {kind.name.lower(): len(list(mesh_node.core.store.rows(kind))) for kind in Kind},
+        "engines": engines,
+        "lanes": lanes,
     }
 
 
@@ -215,6 +236,17 @@ def retry(routed: Routed) -> Json:
         "because": routed.because,
         "resumed": routed.resumed,
         "other_model": routed.other_model,
+    }
+
+
+def brief(node: Node, made: Decision, request_id: str) -> Json:
+    """The part of `decision` that every request needs; telling all of it takes longer than deciding."""
+    chosen = made.chosen
+    return {
+        "request_id": request_id,
+        "asked_at": node.config.node.name,
+        "chosen": {"node": chosen.node, "capability": chosen.capability, "why": chosen.why},
+        "elapsed_s": made.elapsed_s,
     }
 
 

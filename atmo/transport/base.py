@@ -20,11 +20,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from atmo.errors import AtmoError
 from atmo.ids import Multiaddr, PeerId
 from atmo.keys import Passport
+
+if TYPE_CHECKING:
+    from atmo.transport.link import LinkStats
 
 
 class Lane(enum.IntEnum):
@@ -118,6 +121,9 @@ class Transport(Protocol):
 
     def linked(self) -> frozenset[PeerId]:
         """Peers with a link now."""
+
+    def stats(self) -> dict[PeerId, LinkStats]:
+        """A snapshot of every link, for operators."""
 
     def rtt_s(self, peer: PeerId) -> float | None:
         """Smoothed round-trip time to a linked peer; None without a link or before the first measurement."""

@@ -19,6 +19,7 @@ from functools import partial
 from atmo.errors import PeerUnreachable
 from atmo.ids import Multiaddr, PeerId, format_peer
 from atmo.transport.base import Deliver, DialableTransport, DialFailed, Lane, LinkDown, LinkUp, Received, TransportEvent
+from atmo.transport.link import LinkStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,9 @@ class FaultyTransport:
 
     def linked(self) -> frozenset[PeerId]:
         return frozenset(peer for peer, inlet in self._inlets.items() if inlet.up)
+
+    def stats(self) -> dict[PeerId, LinkStats]:
+        return self.inner.stats()
 
     def rtt_s(self, peer: PeerId) -> float | None:
         return self.inner.rtt_s(peer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from atmo.errors import PeerUnreachable
 from atmo.ids import Multiaddr, PeerId
 from atmo.transport.base import Deliver, DialFailed
+from atmo.transport.link import LinkStats
 
 _ALONE = "This node runs in standalone mode."
 
@@ -48,6 +49,9 @@ class LoneTransport:
 
     def rtt_s(self, peer: PeerId) -> float | None:
         return None
+
+    def stats(self) -> dict[PeerId, LinkStats]:
+        return {}
 
     def linked(self) -> frozenset[PeerId]:
         return frozenset()

@@ -1,0 +1,80 @@
+"""What the gateway needs of a node, and the words in which its own API is asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from atmo.generation import Task
+
+Json = dict[str, Any]
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: str = Field(pattern="^(system|user|assistant)$")
+    content: str
+
+
+class RouteRequest(BaseModel):
+    """What is asked for, without asking it. `constraints` as in docs/routing.md."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    model: str = ""
+    type: str = ""
+    constraints: Json = Field(default_factory=dict)
+
+
+class AskRequest(RouteRequest):
+    """`max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up."""
+
+    system: str = ""
+    history: list[Message] = Field(default_factory=list)
+    max_tokens: int = Field(default=0, ge=0, lt=1 << 31)
+    temperature: float = Field(default=0.0, ge=0.0, le=5.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    seed: int = Field(default=-1, ge=-1, lt=1 << 53)
+    stop: list[str] = Field(default_factory=list, max_length=16)
+    timeout_s: float = Field(default=120.0, gt=0.0, le=86400.0)
+
+
+class RevokeRequest(BaseModel):
+    """whom: a node's name, a peer id or the end of one, or the end of an invite's id."""
+
+    model_config = ConfigDict(extra="forbid")
+    whom: str = Field(min_length=1, max_length=100)
+
+
+class NodeHandle(Protocol):
+    """A node as the gateway sees it. All raise AtmoError."""
+
+    def status(self) -> Json: ...
+
+    def mesh_view(self) -> Json: ...
+
+    def events(self, since: int, *, follow: bool) -> AsyncIterator[Json]: ...
+
+    def models_view(self) -> Json: ...
+
+    def members_view(self) -> Json: ...
+
+    def counters(self) -> Json: ...
+
+    def revoke(self, whom: str) -> Json: ...
+
+    def route(self, request: RouteRequest) -> Json: ...
+
+    def explained(self, request_id: str) -> Json: ...
+
+    def ask(self, request: AskRequest) -> AsyncIterator[Json]: ...
+
+    def answer(
+        self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
+    ) -> AsyncGenerator[Json, None]: ...
+
+    def want_stop(self) -> None: ...

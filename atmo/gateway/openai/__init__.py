@@ -1,0 +1,1 @@
+"""OpenAI's API over the mesh: requests become wishes and tasks, events become replies and chunks."""

@@ -1,0 +1,96 @@
+"""Who may come in over TCP. The Unix socket needs no policy: the file's mode lets in its owner alone.
+
+Without keys the gateway is for the programs of this machine, and two things keep web pages out, which run here too: a
+body has to say that it is JSON (a page needs permission for that, which is never given), and the name in `Host`
+has to be this machine's (a page that makes its own name point here cannot change what it was loaded from).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import structlog
+
+from atmo.errors import ConfigError, Forbidden, Unauthorized, UnsupportedMedia
+from atmo.gateway.api_keys import ApiKey, KeyRing
+from atmo.gateway.asgi import Scope
+from atmo.gateway.quotas import Quotas
+from atmo.gateway.trace import Trace
+
+log = structlog.get_logger("atmo.gateway")
+
+# Open to everybody: they tell nothing but that there is a node, and how its API looks.
+PUBLIC = frozenset(("/health", "/ready", "/docs", "/openapi.json"))
+# For the owner at the Unix socket alone: what ends the node, changes the mesh or tells who belongs to it.
+OWNERS = frozenset(("/api/stop", "/api/revoke", "/api/members"))
+_PORT = re.compile(rb":\d{1,5}$")
+
+
+class Policy:
+    """keys; always: ask for a key even where none was ever made; host: the address that is listened to."""
+
+    def __init__(self, keys: KeyRing, host: str, *, always: bool) -> None:
+        self._keys = keys
+        self._always = always
+        self._host = host.encode()
+        self._quotas = Quotas()
+
+    def admit(self, scope: Scope, trace: Trace, headers: dict[bytes, bytes], now_s: float) -> ApiKey | None:
+        """The key it came with, which `leave` wants back; None where no key is needed. Raises Unauthorized, Forbidden,
+        RateLimited or UnsupportedMedia."""
+        path = scope["path"]
+        if path in PUBLIC:
+            return None
+        self._refresh(now_s)
+        key = self._key(headers) if self._always or self._keys.any else None
+        if key is None and not self._ours(headers.get(b"host", b"")):
+            raise Forbidden("This is not the name of this node.", hint="Use its address, or localhost.")
+        if path in OWNERS:
+            raise Forbidden(f"{path} is for the node's owner only.", hint="Use the atmo command on its machine.")
+        if scope["method"] == "POST" and not _says_json(headers):
+            raise UnsupportedMedia("The body is not said to be JSON.", hint="Send Content-Type: application/json.")
+        if key is None:
+            return None
+        trace.key = key.name or key.id
+        if key.models:
+            if path.startswith("/api/"):
+                raise Forbidden("This API key is for some models only, and /api for all.", hint="Use /v1.")
+            trace.key_models = frozenset(key.models)
+        trace.headers += self._quotas.enter(key, now_s)
+        return key
+
+    def leave(self, key: ApiKey) -> None:
+        self._quotas.leave(key)
+
+    def _refresh(self, now_s: float) -> None:
+        try:
+            self._keys.refresh(now_s)
+        except ConfigError as error:  # what was known still holds
+            log.warning("the API keys could not be read", why=error.message)
+
+    def _key(self, headers: dict[bytes, bytes]) -> ApiKey:
+        kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if kind.lower() != "bearer" or not secret.strip():
+            raise Unauthorized(
+                "You didn't provide an API key.",
+                hint="Send Authorization: Bearer KEY; `atmo keys create` makes one.",
+            )
+        found = self._keys.find(secret.strip())
+        if found is None:
+            raise Unauthorized("Incorrect API key provided.", hint="See: atmo keys list")
+        return found
+
+    def _ours(self, host: bytes) -> bool:
+        name = _PORT.sub(b"", host).strip(b"[]").lower()
+        if name in (b"localhost", self._host) or name.endswith(b".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(name.decode("latin-1"))
+        except ValueError:
+            return False
+        return True
+
+
+def _says_json(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
