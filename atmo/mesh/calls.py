@@ -115,6 +115,7 @@ class _Attempt:
     capability: str
     root: str
     began_s: float
+    begun_tokens: int  # that were there when it was asked
     next_seq: int = 0
     used_parts: int = 0
 
@@ -172,7 +173,7 @@ class Call:
         return self._ask(peer, capability, root, now_s)
 
     def _ask(self, peer: PeerId, capability: str, root: str, now_s: float) -> list[Effect]:
-        attempt = _Attempt(self._attempts, peer, capability, root, now_s)
+        attempt = _Attempt(self._attempts, peer, capability, root, now_s, len(self._shown.token_ids))
         self._attempts += 1
         self._fruitless += 1
         self._asked.append(attempt)
@@ -281,11 +282,7 @@ class Call:
         if self._held is not None:  # the model ended inside a character
             self._shown.add(self._held)
             tail.append(Emit(self._held))
-        return [learnt, *tail, Emit(self._whole(finish)), *self._end(None)]
-
-    def _whole(self, finish: Finish) -> Finish:
-        """The end of the whole answer, whoever wrote how much of it."""
-        return msgspec.structs.replace(finish, output_tokens=max(finish.output_tokens, len(self._shown.token_ids)))
+        return [learnt, *tail, Emit(_whole(finish, attempt)), *self._end(None)]
 
     def _failed(self, attempt: _Attempt, error: AtmoError, load: Load | None = None) -> list[Effect]:
         """The attempt is over."""
@@ -309,6 +306,11 @@ class Call:
     def _late(self) -> RequestTimeout:
         where = f" {short(self._asked[0].peer)} was answering." if self._asked else ""
         return RequestTimeout(f"The deadline passed before the answer was complete.{where}", hint="Allow more time.")
+
+
+def _whole(finish: Finish, attempt: _Attempt) -> Finish:
+    """The end of the whole answer, whoever wrote how much of it."""
+    return msgspec.structs.replace(finish, output_tokens=attempt.begun_tokens + finish.output_tokens)
 
 
 def _item(reply: Part | Vectors | Scores) -> Answer:

@@ -33,6 +33,7 @@ from atmo.mesh.messages import (
     IHave,
     Join,
     Neighbour,
+    Parcel,
     Part,
     Prune,
     Push,
@@ -139,6 +140,7 @@ def messages() -> dict[str, AnyMessage]:
         "failed": Failed(CALL, 1, "overloaded", "All slots are taken.", "Try again.", 0.5, None),
         "cancel": Cancel(CALL, 1),
         "grant": Grant(CALL, 1, 32),
+        "parcel": Parcel(CALL, 1, 2, 3, b"a piece"),
     }
 
 
