@@ -111,6 +111,9 @@ def _from_file(path: Path) -> LocalModel:
     info = read_gguf(path)
     name = path.stem.lower()
     size = f"{info.parameters / 1e9:.1f}B-parameter " if info.parameters >= 1e8 else ""
+    if info.embeds:
+        told = f"Text embedding with {info.name or path.stem}: turns text into vectors for search and similarity."
+        return LocalModel(name, "gguf", "embedding", path, _size(path), told, (), 0.5, "", False, info)
     described = f"General chat and text generation with {info.name or path.stem}, a {size}language model."
     # Strength grows with the logarithm of size: 0.05 at 3M parameters, 0.5 at 3B, 0.8 at 100B. A guess until measured.
     strength = min(0.95, max(0.05, 0.05 + 0.15 * _log10(info.parameters / 3e6)))

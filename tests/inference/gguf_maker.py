@@ -40,12 +40,20 @@ def song(length: int, start: int = 0) -> str:
 
 
 def write_parrot(
-    path: Path, *, context: int = 2048, sharpness: float = 9.0, ends_at: str = "", epsilon: float = 1e-5
+    path: Path,
+    *,
+    context: int = 2048,
+    sharpness: float = 9.0,
+    ends_at: str = "",
+    epsilon: float = 1e-5,
+    template: str = TEMPLATE,
+    embeds: bool = False,
 ) -> Path:
     """The parrot as a GGUF file.
 
     sharpness: the lower, the more it errs when its temperature is not 0; ends_at: a character of the song after which
-    it ends its answer; epsilon: of the norm. llama.cpp aborts its process on a negative one.
+    it ends its answer; epsilon: of the norm. llama.cpp aborts its process on a negative one; embeds: it makes vectors,
+    the mean of its tokens'.
     """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("parrot")
@@ -57,8 +65,10 @@ def write_parrot(
     writer.add_head_count_kv(5)
     writer.add_layer_norm_rms_eps(epsilon)
     writer.add_rope_dimension_count(64)
+    if embeds:
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    _add_vocabulary(writer)
+    _add_vocabulary(writer, template)
     _add_weights(writer, sharpness, ends_at)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -67,7 +77,7 @@ def write_parrot(
     return path
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, template: str) -> None:
     names = [*byte_names(), *SPECIAL]
     types = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(SPECIAL)
     writer.add_tokenizer_model("gpt2")
@@ -78,7 +88,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_eos_token_id(IM_END)
     writer.add_bos_token_id(END)
     writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template(template)
     writer.add_vocab_size(len(names))
 
 

@@ -3,8 +3,8 @@
 Theory of operation. Text is shown until the mark that opens a call could have begun; from there pieces are held. If
 what follows the mark names one of the tools, it is a call: its name is told at once and its arguments as they are
 written, up to the end of their JSON. If it does not, the held pieces are text like any other. A piece of which not all
-is shown brings what was written as `raw`, so that another engine can go on from exactly there: it reads what was written
-before (`begin`) and is in the same state, in the middle of a call if need be.
+is shown brings what was written as `raw`, so that another engine can go on from exactly there: it reads what was
+written before (`begin`) and is in the same state, in the middle of a call if need be.
 """
 
 from __future__ import annotations

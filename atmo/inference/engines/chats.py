@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atmo.errors import ContextOverflow, UsageError
-from atmo.generation import Form, Task, Turn
+from atmo.generation import Form, Piece, Task, Turn
 from atmo.inference.engines.calls import CallFilter
 from atmo.inference.engines.gbnf import read_grammar
 from atmo.inference.engines.schema import schema_grammar
+from atmo.inference.engines.stops import StopFilter
 from atmo.inference.engines.tools import (
     CallFormat,
     Message,
@@ -21,6 +22,9 @@ from atmo.inference.engines.tools import (
     read_tools,
     told_in_system,
 )
+
+PENALTY_TOKENS = 4096  # the last so many are counted; OpenAI counts all, llama.cpp's own default is 64
+SCORE_CHARS = 200  # of a token's text in its score, as `atmo.generation` bounds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +39,10 @@ class Plan:
     format: CallFormat
     grammar: str
 
-    def call_filter(self, begun: str) -> CallFilter | None:
-        """What finds the calls of tools in the answer; begun: what was written of it before. None without tools."""
-        if not self.called:
-            return None
-        found = CallFilter(self.format, self.called)
-        found.begin(begun)
-        return found
+    @property
+    def mark(self) -> str:
+        """What opens a call of a tool; some models have a control token for it, which is not text otherwise."""
+        return self.format.opens if self.called else ""
 
     def grammar_after(self, begun: str) -> str:
         """The grammar for the rest of the answer. Raises UsageError when it is not right or the beginning not in it."""
@@ -49,6 +50,40 @@ class Plan:
             return ""
         grammar = read_grammar(self.grammar)
         return grammar.after(begun) if begun else self.grammar
+
+
+class Writing:
+    """What becomes of the pieces that a model writes: an end at a stop string, and calls of tools found in them.
+
+    begun: what of the answer was written before, by another engine.
+    """
+
+    def __init__(self, task: Task, planned: Plan, begun: str) -> None:
+        self._stops = StopFilter(task.sampling.stop)
+        self._calls = CallFilter(planned.format, planned.called) if planned.called else None
+        if self._calls is not None:
+            self._calls.begin(begun)
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string is complete: nothing more is shown."""
+        return self._stops.hit
+
+    def push(self, piece: Piece) -> list[Piece]:
+        """The pieces that may be told now."""
+        return self._called(self._stops.push(piece))
+
+    def flush(self) -> list[Piece]:
+        """What is held when the model ends."""
+        return [*self._called(self._stops.flush()), *(self._calls.flush() if self._calls else [])]
+
+    def reason(self, end: str) -> str:
+        """Why the answer ends. end: `stop` or `length`, as the model's own end was."""
+        reason = "stop" if self._stops.hit else end
+        return "tool_calls" if reason == "stop" and self._calls is not None and self._calls.calls else reason
+
+    def _called(self, pieces: list[Piece]) -> list[Piece]:
+        return pieces if self._calls is None else [part for piece in pieces for part in self._calls.push(piece)]
 
 
 def plan(task: Task, model: str, system_prompt: str, template: str) -> Plan:

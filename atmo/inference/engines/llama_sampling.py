@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atmo.generation import Sampling, TokenScore
+from atmo.inference.engines.chats import PENALTY_TOKENS
 
 _ANY_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: drawn at random
 _TOKEN = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
@@ -87,7 +88,7 @@ def _parts(size: int, sampling: Sampling) -> list[Any]:
     parts: list[Any] = []
     if sampling.logit_bias:
         biases = [(token, bias) for token, bias in sampling.logit_bias if token < size]
-        array = (llama_cpp.llama_logit_bias * len(biases))(*biases)
+        array = (llama_cpp.llama_logit_bias * len(biases))(*(llama_cpp.llama_logit_bias(*pair) for pair in biases))
         parts.append(llama_cpp.llama_sampler_init_logit_bias(size, len(biases), array))
     if sampling.presence_penalty or sampling.frequency_penalty:
         penalties = (sampling.frequency_penalty, sampling.presence_penalty)
@@ -105,9 +106,6 @@ def _parts(size: int, sampling: Sampling) -> list[Any]:
     ]
 
 
-PENALTY_TOKENS = 4096  # the last so many are counted; OpenAI counts all, llama.cpp's own default is 64
-
-
 def logits_of(context: Any, row: int, size: int) -> NDArray[np.float32]:
     """(size,) of a row of the batch that was computed; a copy."""
     pointer = llama_cpp.llama_get_logits_ith(context, row)
@@ -119,6 +117,7 @@ def score(logits: NDArray[np.float32], token: int, count: int, text_of: Callable
     wide = logits.astype(np.float64)
     peak = float(wide.max())
     log_total = peak + float(np.log(np.exp(wide - peak).sum()))
-    likeliest = np.argsort(-wide, kind="stable")[:count] if count else []
+    likeliest = np.argpartition(-wide, count)[:count] if count < len(wide) else np.arange(len(wide))
+    likeliest = likeliest[np.argsort(-wide[likeliest], kind="stable")]
     top = tuple((text_of(int(each)), min(0.0, float(wide[each]) - log_total)) for each in likeliest)
     return TokenScore("", min(0.0, float(wide[token]) - log_total), top)

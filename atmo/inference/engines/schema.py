@@ -143,8 +143,7 @@ class SchemaRules:
         unknown = [name for name in required if name not in properties]
         properties = {**properties, **{str(name): True for name in unknown}}
         pairs = [
-            (self._pair(name, part, document, f"{where}.{name}"), name in required)
-            for name, part in properties.items()
+            (self._pair(name, part, document, f"{where}.{name}"), name in required) for name, part in properties.items()
         ]
         extra = schema.get("additionalProperties", not properties)
         if extra is not False:
@@ -152,7 +151,8 @@ class SchemaRules:
         return rf'"{{" ws {_members(pairs)} "}}"' if pairs else '"{" ws "}"'
 
     def _pair(self, name: str, schema: Any, document: Any, where: str) -> str:
-        return self._named(f'{literal(json.dumps(name, ensure_ascii=False))} ws ":" ws {self.rule(schema, document, where)} ws')
+        value = self.rule(schema, document, where)
+        return self._named(f'{literal(json.dumps(name, ensure_ascii=False))} ws ":" ws {value} ws')
 
     def _extra(self, pairs: list[tuple[str, bool]], value: str) -> None:
         one = self._named(f'string ws ":" ws {value} ws')

@@ -1,8 +1,8 @@
 """Tools: how a model is told of them, how it writes a call, and how it is made to write one.
 
-Models write calls in a few formats, which their chat templates show; `FORMATS` is the table of those that are read here.
-A model whose template knows no tools is told of them in a system prompt, in the most common format. Where a call is
-required, a grammar leaves the model nothing else to write, so even a small model gives a valid one.
+Models write calls in a few formats, which their chat templates show; `FORMATS` is the table of those that are read
+here. A model whose template knows no tools is told of them in a system prompt, in the most common format. Where a call
+is required, a grammar leaves the model nothing else to write, so even a small model gives a valid one.
 
 Formats: the chat templates of Hermes 2 Pro and Qwen 2.5, Mistral 7B v0.3 and Llama 3.1.
 """
