@@ -60,7 +60,7 @@ def parrot(tmp_path: Path) -> Path:
 
 
 def formed(form: Form, text: str = "sing", **sampling: Any) -> Task:
-    return Task((Turn("user", text),), Sampling(**{"max_tokens": 200, **sampling}), form)
+    return Task((Turn("user", text),), Sampling(**{"max_tokens": 1500, **sampling}), form)
 
 
 def sampled(**sampling: Any) -> Task:
@@ -111,8 +111,8 @@ async def test_each_token_has_its_score_also_inside_a_character(engine: str, par
     assert len(scores) == len(ids_of(pieces)) == length
     assert "".join(score.text for score in scores) == text_of(pieces)
     for score in scores:
-        assert score.logprob == pytest.approx(likely, abs=1e-3)
-        assert [logprob for _, logprob in score.top] == pytest.approx([likely, other], abs=1e-3)
+        assert score.logprob == pytest.approx(likely, abs=0.03)
+        assert [logprob for _, logprob in score.top] == pytest.approx([likely, other], abs=0.03)
     assert [(score.text, score.top) for piece in bare for score in piece.scores] == [("a", ()), ("b", ()), ("c", ())]
     assert [piece.scores for piece in without] == [(), (), ()]
 
@@ -132,7 +132,7 @@ async def test_a_grammar_and_a_schema_leave_no_choice(engine: str, parrot: Path)
         pieces, finish = await answer(supervisor, formed(Form(grammar='root ::= "yes" | "no"')))
         assert (text_of(pieces), finish.reason) in (("yes", "stop"), ("no", "stop"))
         for seed in range(3):
-            asked = formed(Form(schema=json.dumps(schema)), temperature=2.0, seed=seed, max_tokens=800)
+            asked = formed(Form(schema=json.dumps(schema)), temperature=2.0, seed=seed)
             pieces, finish = await answer(supervisor, asked)
             if finish.reason == "stop":
                 found = json.loads(text_of(pieces))

@@ -145,7 +145,7 @@ class SchemaRules:
         pairs = [
             (self._pair(name, part, document, f"{where}.{name}"), name in required) for name, part in properties.items()
         ]
-        extra = schema.get("additionalProperties", not properties)
+        extra = schema.get("additionalProperties", "properties" not in schema)
         if extra is not False:
             self._extra(pairs, self.rule(extra, document, f"{where}.additionalProperties"))
         return rf'"{{" ws {_members(pairs)} "}}"' if pairs else '"{" ws "}"'

@@ -250,6 +250,9 @@ class XllamaEmbedder(XllamaEngine):
         if not text:
             raise UsageError("There is no text to embed.", hint="Send some.")
         async with self._slot():
+            tokens = len(await self._tokens(text, whole=True))
+            if tokens > self.facts.context:
+                raise overflow(self._spec.name, tokens, self.facts.context)
             answer = await self._http.post("/v1/embeddings", {"input": text, "encoding_format": "float"})
             vector: list[float] = answer["data"][0]["embedding"]
             return vector
