@@ -19,8 +19,9 @@ from atmo.generation import Finish, Piece, Task
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to load and how.
 
-    kind: `gguf`, `encoder` or `classifier`; path: the model's file or folder; engine: `auto`, `xllamacpp`,
-    `llama-cpp-python` or `onnx`; context: tokens for one request, 0 for the model's own; slots: requests answered at
+    kind: `gguf`, `encoder`, `classifier`, `vision` or `remote`; path: the model's file or folder, or the address of the
+    server that runs it; engine: `auto`, `xllamacpp`, `llama-cpp-python` or `onnx`, or what a server speaks: `openai`,
+    `ollama`, `anthropic`; key: where a server's key is kept, `env:NAME` or `file:PATH`, never the key itself; context: tokens for one request, 0 for the model's own; slots: requests answered at
     once; threads: 0 for as many as the machine has cores; gpu_layers: -1 for all that fit, 0 for none.
     """
 
@@ -34,6 +35,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 0
     gpu_layers: int = -1
     system_prompt: str = ""
+    key: str = ""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
