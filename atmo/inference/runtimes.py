@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import httpx
+
 from atmo.clock import Clock
 from atmo.errors import AtmoError
 from atmo.inference.engines.http_model import FoundModel, open_dialect
@@ -47,12 +49,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look found. kind: the dialect spoken there; latency_s: of the answer; trouble: why there is none."""
+    """What a look found. kind: the dialect spoken there; latency_s: of the answer; trouble: why there is none;
+    gone: nobody listens there."""
 
     kind: str = ""
     models: tuple[FoundModel, ...] = ()
     latency_s: float = 0.0
     trouble: str = ""
+    gone: bool = False
 
 
 def usual_places() -> list[Place]:
@@ -61,7 +65,7 @@ def usual_places() -> list[Place]:
 
 async def look(place: Place, clock: Clock) -> Seen:
     """Ask a place for its models."""
-    trouble = ""
+    trouble, gone = "", False
     for kind in place.kinds:
         dialect = open_dialect(kind, place.access)
         began_s = clock.now()
@@ -74,9 +78,10 @@ async def look(place: Place, clock: Clock) -> Seen:
             trouble = trouble or f"{place.access.host} does not answer in time."
         except AtmoError as error:
             trouble = trouble or str(error)
+            gone = gone or isinstance(error.__cause__, httpx.ConnectError)
         finally:
             await dialect.close()
-    return Seen(trouble=trouble)
+    return Seen(trouble=trouble, gone=gone)
 
 
 @dataclass(slots=True)
@@ -139,7 +144,7 @@ class RuntimeWatch:
     def _note(self, place: Place, state: _State, seen: Seen) -> None:
         before = state.seen
         state.failures = 0 if seen.kind else state.failures + 1
-        if not seen.kind and before.kind and state.failures < _PATIENCE and "no connections" not in seen.trouble:
+        if not seen.kind and before.kind and state.failures < _PATIENCE and not seen.gone:
             return  # it may be busy: its models stay until it is silent once more
         state.seen = seen
         if (before.kind, before.models) != (seen.kind, seen.models):

@@ -58,7 +58,8 @@ Value: TypeAlias = int | float | str
 class GgufInfo:
     """What the file says. context: tokens the model was trained for, 0 when it does not say; parameters: weights in
     this file; kv_bytes_per_token: memory one token of context takes in one slot at 16 bits, 0 when it cannot be
-    told; embeds: it makes vectors of texts and does not chat."""
+    told; embeds: it makes vectors of texts and does not chat; layers, width: its blocks, and numbers in the vector of a
+    token; 0 when it does not say."""
 
     architecture: str
     name: str
@@ -70,6 +71,8 @@ class GgufInfo:
     kv_bytes_per_token: int
     size_bytes: int
     embeds: bool = False
+    layers: int = 0
+    width: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +302,8 @@ def _info(
         has_chat_template=bool(values.get("tokenizer.chat_template")),
         kv_bytes_per_token=_kv_bytes_per_token(lambda key: _int(values, f"{architecture}.{key}")),
         size_bytes=size_bytes,
+        layers=_int(values, f"{architecture}.block_count"),
+        width=_int(values, f"{architecture}.embedding_length"),
         embeds=architecture in _ENCODERS or _int(values, f"{architecture}.pooling_type") in _POOLINGS,
     )
 

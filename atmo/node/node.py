@@ -37,6 +37,7 @@ from atmo.node.machine import describe
 from atmo.node.meaning import Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.offers import Offer, offers
+from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
 from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
@@ -64,6 +65,7 @@ class Node:
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
         self._discovery: Discovery | None = None
+        self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._gateway: UnixServer | None = None
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
@@ -90,6 +92,7 @@ class Node:
         self._offer_ready_services()
         await self._start_gateway()
         await self._start_discovery()
+        await self._runtimes.start()
         for seed in [] if self._alone else [*seeds, *self._home.mesh_home.seeds]:
             self.mesh.discovered(seed, wanted=True)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
@@ -100,9 +103,11 @@ class Node:
             await service.settled()
         if self._discovery is not None:
             await self._discovery.settled(self.mesh.transport.linked)
+        await self._runtimes.settled()
 
     async def stop(self) -> None:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
+        await self._runtimes.close()
         if self._discovery is not None:
             await self._discovery.close()
         if self._mesh is not None:
@@ -269,7 +274,7 @@ class Node:
     def problems(self) -> list[str]:
         """What is wrong around this node, one sentence each."""
         found = self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
-        return [*found, *self.mesh.problems.values()]
+        return [*found, *self._runtimes.problems(), *self.mesh.problems.values()]
 
     def alone(self) -> str:
         """Why this node has no peer, empty if it has one."""
@@ -281,9 +286,26 @@ class Node:
 
     # Engines come and go
 
+    async def adopt(self, offer: Offer) -> None:
+        """Serve what was found while the node runs, and tell the mesh."""
+        service = EngineService(offer, self.config.inference, self.clock, self._on_engine)
+        self.services[offer.descriptor.id] = service
+        await service.start()
+
+    async def dismiss(self, capability_id: str) -> None:
+        """Withdraw what is gone."""
+        if capability_id in self.mesh.serving.services:
+            self.mesh.withdraw(capability_id)
+        service = self.services.pop(capability_id, None)
+        if service is not None:
+            await service.close()
+
+    def runtimes_view(self) -> list[Json]:
+        return self._runtimes.report()
+
     def _on_engine(self, offer: Offer) -> None:
-        """A service became ready or not ready."""
-        if self._mesh is not None and self._meaning.ready:
+        """A service became ready or not ready. One that was dismissed may still end its last answers."""
+        if self._mesh is not None and self._meaning.ready and offer.descriptor.id in self.services:
             self._offer_service(offer)
             self._mesh.load_changed()
 

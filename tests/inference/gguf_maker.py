@@ -68,7 +68,7 @@ def write_parrot(
     if embeds:
         writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    _add_vocabulary(writer, template)
+    add_vocabulary(writer, template)
     _add_weights(writer, sharpness, ends_at)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -77,7 +77,7 @@ def write_parrot(
     return path
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, template: str) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, template: str = TEMPLATE) -> None:
     names = [*byte_names(), *SPECIAL]
     types = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(SPECIAL)
     writer.add_tokenizer_model("gpt2")
