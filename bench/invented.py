@@ -16,9 +16,9 @@ from typing import Any, cast
 
 from atmo.cli.watch import demo
 from atmo.clock import SystemClock
-from atmo.config import load
-from atmo.gateway.app import NodeHandle, build_app
-from atmo.gateway.server import UnixServer
+from atmo.config import Config, GatewaySection, load
+from atmo.gateway.gateway import Gateway
+from atmo.gateway.handle import NodeHandle
 from atmo.ids import MeshId, Multiaddr
 from atmo.keys import Identity
 from atmo.node.events import Journal
@@ -72,7 +72,9 @@ async def served(node: Invented, runtime: Path) -> AsyncGenerator[None, None]:
     neighbours.announce(
         NodeCard(peer, MeshId(peer), Multiaddr("127.0.0.1", 1, peer), os.getpid(), "laptop", str(socket))
     )
-    server = UnixServer(build_app(cast(NodeHandle, node)), socket)
+    config = Config(home=runtime, runtime=runtime, gateway=GatewaySection(port=-1))
+    config.node_home.mkdir(parents=True, exist_ok=True)
+    server = Gateway(cast(NodeHandle, node), config, socket, SystemClock())
     await server.start()
     try:
         yield

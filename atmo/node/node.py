@@ -41,6 +41,7 @@ from atmo.node.meaning import Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.offers import Offer, offers
 from atmo.node.renewal import LOOK_S, Renewals
+from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
 from atmo.problems import Problem
 from atmo.transport.lone import LoneTransport
@@ -74,6 +75,7 @@ class Node:
         self._renewals: Renewals | None = None
         self._looking: asyncio.Task[None] | None = None
         self._gateway: Gateway | None = None
+        self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
 
@@ -99,6 +101,7 @@ class Node:
         self._offer_ready_services()
         await self._start_gateway()
         await self._start_discovery()
+        await self._runtimes.start()
         for seed in [] if self._alone else [*seeds, *self._home.mesh_home.seeds]:
             self.mesh.discovered(seed, wanted=True)
         if self._known is not None and not self._alone:
@@ -111,6 +114,7 @@ class Node:
             await service.settled()
         if self._discovery is not None:
             await self._discovery.settled(self.mesh.transport.linked)
+        await self._runtimes.settled()
 
     async def stop(self) -> None:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
@@ -118,6 +122,7 @@ class Node:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         self.journal.close()
+        await self._runtimes.close()
         if self._discovery is not None:
             await self._discovery.close()
         if self._mesh is not None:
@@ -331,7 +336,7 @@ class Node:
     def problems(self) -> list[Problem]:
         """What is wrong around this node."""
         found = self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
-        return [*found, *self.mesh.problems.values()]
+        return [*found, *self._runtimes.problems(), *self.mesh.problems.values()]
 
     def alone(self) -> str:
         """Why this node has no peer, empty if it has one."""
@@ -343,9 +348,26 @@ class Node:
 
     # Engines come and go
 
+    async def adopt(self, offer: Offer) -> None:
+        """Serve what was found while the node runs, and tell the mesh."""
+        service = EngineService(offer, self.config.inference, self.clock, self._on_engine)
+        self.services[offer.descriptor.id] = service
+        await service.start()
+
+    async def dismiss(self, capability_id: str) -> None:
+        """Withdraw what is gone."""
+        if capability_id in self.mesh.serving.services:
+            self.mesh.withdraw(capability_id)
+        service = self.services.pop(capability_id, None)
+        if service is not None:
+            await service.close()
+
+    def runtimes_view(self) -> list[Json]:
+        return self._runtimes.report()
+
     def _on_engine(self, offer: Offer) -> None:
-        """A service became ready or not ready."""
-        if self._mesh is not None and self._meaning.ready:
+        """A service became ready or not ready. One that was dismissed may still end its last answers."""
+        if self._mesh is not None and self._meaning.ready and offer.descriptor.id in self.services:
             self._offer_service(offer)
             self._mesh.load_changed()
 

@@ -48,6 +48,7 @@ def status(node: Node) -> Json:
             "uptime_s": round(node.uptime_s, 1),
         },
         "capabilities": served,
+        "runtimes": node.runtimes_view(),
         "peers": len(mesh_node.transport.linked()),
         "problems": [str(problem) for problem in node.problems()],
         "diagnosis": [

@@ -18,7 +18,8 @@ from atmo.errors import Overloaded, UsageError
 from atmo.generation import Finish, Prefix, Turn
 from atmo.inference.admission import Admission, Admit, Refuse
 from atmo.inference.engine import EngineEvent
-from atmo.inference.supervisor import Supervisor
+from atmo.inference.hosts import REMOTE, open_host
+from atmo.inference.supervisor import SupervisorSettings
 from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, Descriptor, Load
 from atmo.mesh.service import Answer, Labels, Question, Vector
 from atmo.models.roots import root_of
@@ -55,7 +56,8 @@ class EngineService:
         self._own_first = config.own_first
         self._clock = clock
         self._on_change = on_change
-        self._engine = Supervisor(offer.spec, self._on_event, clock)
+        settings = SupervisorSettings(idle_unload_s=config.idle_unload_s)
+        self._engine = open_host(offer.spec, self._on_event, clock, settings)
         self._admission: Admission[object] = Admission(offer.spec.slots, config.queue)
         self._waiting: dict[object, asyncio.Event] = {}
         self._settled = asyncio.Event()
@@ -81,6 +83,8 @@ class EngineService:
     async def _find_root(self) -> None:
         """Name the model by its content. A file that cannot be read goes without; the engine says what is wrong."""
         spec = self.offer.spec
+        if spec.kind == REMOTE:
+            return  # its bytes are not here to be named by
         try:
             self._root = await asyncio.to_thread(root_of, Path(spec.path), self._roots)
         except OSError as error:

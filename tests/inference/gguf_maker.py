@@ -48,12 +48,15 @@ def write_parrot(
     epsilon: float = 1e-5,
     blocks: int = 1,
     inner: int = 64,
+    template: str = TEMPLATE,
+    embeds: bool = False,
 ) -> Path:
     """The parrot as a GGUF file.
 
     sharpness: the lower, the more it errs when its temperature is not 0; ends_at: a character of the song after which
     it ends its answer; epsilon: of the norm. llama.cpp aborts its process on a negative one; blocks, inner: layers and
-    their inner width, which change nothing but how much there is to compute.
+    their inner width, which change nothing but how much there is to compute; embeds: it makes vectors, the mean of its
+    tokens'.
     """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("parrot")
@@ -65,8 +68,10 @@ def write_parrot(
     writer.add_head_count_kv(5)
     writer.add_layer_norm_rms_eps(epsilon)
     writer.add_rope_dimension_count(64)
+    if embeds:
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    _add_vocabulary(writer)
+    add_vocabulary(writer, template)
     _add_weights(writer, sharpness, ends_at)
     for block in range(blocks):
         _add_block(writer, f"blk.{block}", inner)
@@ -77,7 +82,7 @@ def write_parrot(
     return path
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, template: str = TEMPLATE) -> None:
     names = [*byte_names(), *SPECIAL]
     types = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(SPECIAL)
     writer.add_tokenizer_model("gpt2")
@@ -88,7 +93,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_eos_token_id(IM_END)
     writer.add_bos_token_id(END)
     writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template(template)
     writer.add_vocab_size(len(names))
 
 

@@ -172,14 +172,14 @@ async def _leave_and_ask(supervisor: Supervisor) -> float:
 @pytest.mark.asyncio
 async def test_who_leaves_while_waiting_leaves_no_trace(engine: str, parrot: Path) -> None:
     async with running(gguf_spec(parrot, engine, slots=1)) as supervisor:
-        busy = asyncio.ensure_future(answer(supervisor, job(max_tokens=300)))
+        busy = asyncio.ensure_future(answer(supervisor, job(max_tokens=1500)))
         await until(lambda: supervisor.load().slots_busy == 1)
         waiting = asyncio.ensure_future(answer(supervisor, job()))
         await until(lambda: supervisor.load().waiting == 1)
         waiting.cancel()
         await asyncio.wait([waiting])
         assert supervisor.load().waiting == 0
-        assert text_of((await busy)[0]) == song(300)
+        assert text_of((await busy)[0]) == song(1500)
         assert text_of((await answer(supervisor, job(max_tokens=3)))[0]) == "abc"
 
 
