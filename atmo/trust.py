@@ -36,8 +36,8 @@ Guests = Mapping[bytes, frozenset[PeerId]]
 class Trust:
     """`check` is all a door needs, `read` and `welcomes` what the table of rows asks (mesh/roll.py).
 
-    guests: whom this node's user has met by which invite, from earlier lives; on_guest: called with all of them when
-    there is one more, on either thread.
+    guests: whom this node's user has met by which invite, from earlier lives; on_guest: called when there is one
+    more, on either thread.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Trust:
         mesh: MeshId,
         revoked: Iterable[bytes] = (),
         guests: Guests | None = None,
-        on_guest: Callable[[Guests], None] = lambda guests: None,
+        on_guest: Callable[[], None] = lambda: None,
     ) -> None:
         self.mesh = mesh
         self._revoked = frozenset(revoked)
@@ -114,7 +114,7 @@ class Trust:
             if invite not in self._met and len(self._met) >= MAX_INVITES:
                 self._met.pop(next(iter(self._met)))
             self._met[invite] = met | {peer}
-            self._on_guest(self._met)
+        self._on_guest()
         return True
 
     def _compare(self, passport: Passport) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from atmo.clock import Moment
 from atmo.ids import MeshId, PeerId
+from atmo.keys import CLOCK_TOLERANCE_S
 from atmo.mesh.agenda import Agenda, Chance
 from atmo.mesh.rows import Body, Kind, Row, RowId, Sign, seal
 from atmo.mesh.timing import MeshTiming
@@ -43,6 +44,7 @@ class Author:
         self._said: dict[tuple[Kind, str], _Said] = {}
         self._renewals: Agenda[tuple[Kind, str]] = Agenda()
         self._later: dict[tuple[Kind, str], Body] = {}  # said too early
+        self._date_off_s: float | None = None  # the date minus the monotonic clock, when rows were dated last
         self.nodes = 1  # how large the mesh is
 
     def publish(self, kind: Kind, key: str, body: Body, now: Moment) -> Row | None:
@@ -72,7 +74,10 @@ class Author:
         return [self._write(kind, key, None, now) for kind, key in order]
 
     def renew(self, now: Moment) -> list[Row]:
-        """What is due again. Withdrawals are not renewed: the rows they end expire by themselves."""
+        """What is due again: everything if the date has jumped. Withdrawals are not renewed: the rows they end expire
+        by themselves."""
+        if self._date_jumped(now):
+            return self._repeat(now)
         due = self._renewals.take_due(now.mono_s)
         if due:
             due += [slot for slot in self._said if slot not in due and self._soon(slot, now)]
@@ -87,7 +92,7 @@ class Author:
         if beyond >= MAX_GENERATION:
             return []
         self.generation, self._version = beyond + 1, 0
-        return [self._write(kind, key, said.row.body, now) for (kind, key), said in list(self._said.items())]
+        return self._repeat(now)
 
     def __repr__(self) -> str:
         return f"<Author generation {self.generation} version {self._version}, {len(self._said)} rows>"
@@ -112,6 +117,17 @@ class Author:
             self._said[kind, key] = _Said(row, now.mono_s)
             self._renewals.put((kind, key), now.mono_s + ttl_s * self._rng.uniform(0.4, 0.5))
         return row
+
+    def _repeat(self, now: Moment) -> list[Row]:
+        return [self._write(kind, key, said.row.body, now) for (kind, key), said in list(self._said.items())]
+
+    def _date_jumped(self, now: Moment) -> bool:
+        """True when the clock was set, or the machine slept: what was said bears a date that others refuse."""
+        off_s = now.wall_s - now.mono_s
+        jumped = self._date_off_s is not None and abs(off_s - self._date_off_s) > CLOCK_TOLERANCE_S
+        if jumped or self._date_off_s is None:
+            self._date_off_s = off_s
+        return jumped
 
     def _soon(self, slot: tuple[Kind, str], now: Moment) -> bool:
         at_s = self._renewals.at(slot)

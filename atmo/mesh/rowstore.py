@@ -29,14 +29,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from atmo.clock import Moment
 from atmo.errors import RemoteProtocolError
 from atmo.ids import MeshId, PeerId
 from atmo.keys import CLOCK_TOLERANCE_S
 from atmo.mesh.agenda import Agenda
-from atmo.mesh.limits import MAX_ORIGINS, MAX_TTL_S
+from atmo.mesh.limits import MAX_TTL_S
+from atmo.mesh.records import SUM_MASK, Held, Limits, Mark, Record, Slot, digest, short_digest
 from atmo.mesh.roll import Roll
 from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, RowPayload, SignedRow, Verify, genuine, peek, read
 from atmo.mesh.verdict import Applied, Change, Equivocation, Reason, Rejected
@@ -49,64 +49,6 @@ MARK_LIFE_S = MAX_TTL_S + 2 * CLOCK_TOLERANCE_S
 TELL_S = 300.0
 _KINDS = frozenset(int(kind) for kind in Kind)
 
-Slot = tuple[Kind, str]
-"""What names a row among those of its origin."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the table holds at most. Guesses: many times what a mesh of a few thousand nodes needs."""
-
-    rows_per_origin: int = 256
-    marks_per_origin: int = 1024
-    origins: int = MAX_ORIGINS
-    proofs: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """The newest that was accepted for a slot. signed: None once the row expired, when no rival could be proven."""
-
-    version: int
-    digest: bytes
-    forget_s: float
-    signed: SignedRow | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    row: Row
-    expires_s: float
-
-
-@dataclass(slots=True)
-class _Origin:
-    """One origin's newest generation. Every row has its mark; a mark without a row is a tombstone."""
-
-    generation: int
-    newest: Row  # the highest version of all its slots: shown to an origin that forgot how far it had counted
-    rows: dict[Slot, _Held] = field(default_factory=dict)
-    marks: dict[Slot, _Mark] = field(default_factory=dict)
-    sum: int = 0  # of the rows' digests, 53 bits; adding and taking away keeps it current
-    buried: int | None = None  # the incarnation in which it is taken for dead
-
-    def hold(self, slot: Slot, held: _Held) -> None:
-        self.rows[slot] = held
-        self.sum = (self.sum + _short(self.marks[slot].digest)) & _SUM_MASK
-
-    def release(self, slot: Slot) -> Row | None:
-        """The row that was there, if one was. Its mark must still be there too."""
-        held = self.rows.pop(slot, None)
-        if held is None:
-            return None
-        self.sum = (self.sum - _short(self.marks[slot].digest)) & _SUM_MASK
-        return held.row
-
-
-def digest(signed: SignedRow) -> bytes:
-    """SHA-256 of the payload, 32 bytes. The signature is left out: one payload may have several that are genuine."""
-    return hashlib.sha256(signed.payload).digest()
-
 
 class RowStore:
     """`own` is this node: its rows enter through `write` alone, and do not expire while it lives."""
@@ -117,7 +59,7 @@ class RowStore:
         self._mesh = mesh
         self._verify = verify
         self._limits = limits or Limits()
-        self._origins: dict[PeerId, _Origin] = {}
+        self._origins: dict[PeerId, Record] = {}
         self._proofs: dict[PeerId, Equivocation] = {}
         self._agenda: Agenda[tuple[PeerId, Slot]] = Agenda()  # when to look at a slot again
 
@@ -299,7 +241,7 @@ class RowStore:
         shows = payload.kind == Kind.NODE and bytes(payload.body) != _NIL
         return None if shows else self.roll.bars(PeerId(payload.origin), now.wall_s)
 
-    def _compare(self, record: _Origin, signed: SignedRow, payload: RowPayload) -> Reason | None:
+    def _compare(self, record: Record, signed: SignedRow, payload: RowPayload) -> Reason | None:
         """None if the row might be news, or proof of equivocation."""
         if payload.generation < record.generation:
             return Reason.STALE
@@ -315,7 +257,7 @@ class RowStore:
         loses = digest(signed) > mark.digest
         return Reason.EQUIVOCATES if loses and PeerId(payload.origin) in self._proofs else None
 
-    def _has_room(self, record: _Origin | None, payload: RowPayload) -> bool:
+    def _has_room(self, record: Record | None, payload: RowPayload) -> bool:
         if record is None:
             return len(self._origins) < self._limits.origins
         slot = (Kind(payload.kind), payload.key)
@@ -340,12 +282,12 @@ class RowStore:
         old = record.release(slot) or voided.pop(slot, None)
         changes = [Change(RowId(row.id.origin, *where), None, past) for where, past in voided.items()]
         forget_s = now.mono_s + MARK_LIFE_S
-        record.marks[slot] = _Mark(row.version, mine, forget_s, row.signed)
+        record.marks[slot] = Mark(row.version, mine, forget_s, row.signed)
         look_s = forget_s
         if row.body is not None:
             left_s = min(row.ttl_s, self.roll.left_s(row.id.origin, now.wall_s))
             expires_s = now.mono_s + left_s if row.id.origin != self._own else float("inf")
-            record.hold(slot, _Held(row, expires_s))
+            record.hold(slot, Held(row, expires_s))
             look_s = min(look_s, expires_s)
         self._agenda.put_if_sooner((row.id.origin, slot), look_s)
         if record.buried is not None:
@@ -354,7 +296,7 @@ class RowStore:
             changes.append(Change(row.id, row if row.body is not None else None, old))
         return Applied(row, tuple(changes), proof)
 
-    def _at_the_grave(self, record: _Origin, row: Row, proof: Equivocation | None) -> Applied | Rejected:
+    def _at_the_grave(self, record: Record, row: Row, proof: Equivocation | None) -> Applied | Rejected:
         """A row of a dead origin was merged: either it is its refutation, which brings all its rows back, or nothing
         to be seen."""
         assert record.buried is not None
@@ -363,14 +305,14 @@ class RowStore:
         record.buried = None
         return Applied(row, tuple(Change(held.row.id, held.row, None) for held in record.rows.values()), proof)
 
-    def _enter_generation(self, row: Row) -> tuple[_Origin, dict[Slot, Row]]:
+    def _enter_generation(self, row: Row) -> tuple[Record, dict[Slot, Row]]:
         """The record of the row's generation, and the rows of an earlier life that it voids."""
         record = self._origins.get(row.id.origin)
         if record is not None and record.generation >= row.generation:
             if row.version > record.newest.version:
                 record.newest = row
             return record, {}
-        fresh = self._origins[row.id.origin] = _Origin(row.generation, row)
+        fresh = self._origins[row.id.origin] = Record(row.generation, row)
         seen = record.rows if record is not None and record.buried is None else {}
         return fresh, {slot: held.row for slot, held in seen.items()}
 
@@ -393,7 +335,7 @@ class RowStore:
             return None
         gone = record.release(slot)
         if gone is not None:
-            record.marks[slot] = _Mark(mark.version, mark.digest, mark.forget_s, None)
+            record.marks[slot] = Mark(mark.version, mark.digest, mark.forget_s, None)
         if mark.forget_s > now_s:
             self._agenda.put((origin, slot), mark.forget_s)
         else:
@@ -427,17 +369,12 @@ class RowStore:
             assert record.newest.version >= max(mark.version for mark in record.marks.values()), (
                 "a newer row than newest"
             )
-            total = sum(_short(record.marks[slot].digest) for slot in record.rows)
-            assert record.sum == total & _SUM_MASK, "a wrong sum"
+            total = sum(short_digest(record.marks[slot].digest) for slot in record.rows)
+            assert record.sum == total & SUM_MASK, "a wrong sum"
 
 
-def _certificate_first(entry: tuple[Slot, _Mark]) -> bool:
+def _certificate_first(entry: tuple[Slot, Mark]) -> bool:
     return entry[0][0] is not Kind.NODE
 
 
-def _short(of: bytes) -> int:
-    return int.from_bytes(of[:8], "big") & _SUM_MASK
-
-
 _NIL = b"\xc0"
-_SUM_MASK = (1 << 53) - 1

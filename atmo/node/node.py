@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("atmo.node")
 
 DEFAULT_PORT = 4600
+# Guests that are met within it are written down together. A guess: a mesh of a thousand is learned in less.
+SAVE_WITHIN_S = 1.0
 Json = dict[str, Any]
 
 
@@ -76,6 +78,8 @@ class Node:
         self._looking: asyncio.Task[None] | None = None
         self._gateway: Gateway | None = None
         self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
+        self._saving: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
 
@@ -90,6 +94,7 @@ class Node:
         wanted = offers(self.config)
         seeds = [parse_multiaddr(text) for text in self.config.discovery.seeds]
         self._home = open_home(self.config, self.clock)
+        self._loop = asyncio.get_running_loop()
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
                 offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
@@ -133,6 +138,8 @@ class Node:
             await self._known.close()
         if self._mesh is not None:
             await self._mesh.stop()
+            await asyncio.sleep(0)  # what the IO thread had to say last
+            self._save_guests()
         await asyncio.gather(*(service.close() for service in self.services.values()))
         self._meaning.close()
         if self._home is not None:
@@ -247,8 +254,8 @@ class Node:
     # Putting it together
 
     async def _start_mesh(self, home: Home) -> None:
-        trust = Trust(home.mesh, guests=home.mesh_home.guests(), on_guest=home.mesh_home.remember_guests)
         self._known = KnownPeers(home.folder, home.mesh, self.clock.wall)
+        trust = Trust(home.mesh, guests=home.mesh_home.guests(), on_guest=self._on_guest)
         transport = LoneTransport(home.identity.public) if self._alone else self._zmq(home, trust)
         self._mesh = MeshNode(
             identity=home.identity,
@@ -273,6 +280,25 @@ class Node:
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
         self._looking = asyncio.create_task(self._look_at_dates())
+
+    def _on_guest(self) -> None:
+        """Somebody came by an invite: write that down soon, once for all who come together. On either thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._plan_saving)
+
+    def _plan_saving(self) -> None:
+        if self._saving is None and self._home is not None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_WITHIN_S, self._save_guests)
+
+    def _save_guests(self) -> None:
+        if self._saving is None:
+            return
+        self._saving.cancel()
+        self._saving = None
+        try:
+            self.mesh_home.remember_guests(self.mesh.trust.guests)
+        except (AtmoError, OSError) as error:
+            self.mesh.complain("guests", Problem(f"Who came by which invite cannot be written down: {error}"))
 
     async def _look_at_dates(self) -> None:
         while True:

@@ -431,6 +431,26 @@ def test_a_peer_that_forgot_how_far_it_had_counted_is_shown(bench: Bench) -> Non
 # Oddities that are told
 
 
+@pytest.mark.parametrize("jump_s", [CLOCK_TOLERANCE_S + 1, -CLOCK_TOLERANCE_S - 1])
+def test_a_node_whose_clock_was_set_says_everything_again_with_the_new_date(bench: Bench, jump_s: float) -> None:
+    bench.tell(events.Publish(Kind.NODE, "", node()))
+    bench.tell(events.Publish(Kind.GRADIENT, "", Gradient(())))
+    bench.link()
+    bench.after(1.0)
+    before = {row.id: row.issued_s for row in bench.core.store.rows(origin=bench.key.public)}
+
+    bench.clock.skew_s += jump_s
+    bench.after(10.0)
+
+    after = {row.id: row.issued_s for row in bench.core.store.rows(origin=bench.key.public)}
+    assert after.keys() == before.keys()
+    assert all(abs(after[row_id] - bench.clock.wall()) < 10.0 for row_id in after)
+    versions = [row.version for row in bench.core.store.rows(origin=bench.key.public)]
+    bench.clock.skew_s += 1.0  # and only once
+    bench.after(0.5)
+    assert [row.version for row in bench.core.store.rows(origin=bench.key.public)] == versions
+
+
 def test_a_peer_whose_clock_is_off_is_named_once(bench: Bench) -> None:
     bench.link()
     off_s = CLOCK_TOLERANCE_S + 100.0

@@ -15,8 +15,9 @@ from atmo.clock import ManualClock, Moment, moment
 from atmo.ids import MeshId, PeerId
 from atmo.keys import CLOCK_TOLERANCE_S, Identity, verify
 from atmo.mesh.capability import Load
+from atmo.mesh.records import Limits, digest
 from atmo.mesh.rows import ROW_DOMAIN, Body, Gradient, Kind, NodeInfo, Row, RowId, RowPayload, SignedRow, peek, seal
-from atmo.mesh.rowstore import MARK_LIFE_S, Limits, RowStore, digest
+from atmo.mesh.rowstore import MARK_LIFE_S, RowStore
 from atmo.mesh.verdict import Applied, Reason, Rejected
 from tests.mesh.membership import OpenRoll
 
