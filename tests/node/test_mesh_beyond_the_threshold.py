@@ -30,7 +30,7 @@ def test_nodes_that_are_not_all_linked_are_one_mesh(sizes: tuple[int, ...]) -> N
 async def _story(sizes: tuple[int, ...]) -> None:
     async with crowds(*sizes) as all_of_them:
         everyone = {name for crowd in all_of_them for name in crowd.names}
-        await eventually(lambda: _all_know(all_of_them, everyone), "all know all", 120.0)
+        await eventually(lambda: _all_know(all_of_them, everyone), "all know all", 180.0)
         await eventually(lambda: _thinned_out(all_of_them), "nobody has more neighbours than its view holds", 60.0)
 
         first, *others, doomed = all_of_them
