@@ -29,6 +29,7 @@ from atmo.mesh.codec import decode, encode
 from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Scores, Vectors
+from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.parcels import Parcels, cut
 from atmo.mesh.query import Query
 from atmo.mesh.routing import decide
@@ -66,6 +67,7 @@ class MeshNode:
         clock: Clock,
         rng: random.Random,
         timing: core.MeshTiming | None = None,
+        sizes: ViewSizes | None = None,
         on_generation: Callable[[int], None] = lambda generation: None,
         trust: Trust | None = None,
         revoked: Sequence[Sealed] = (),
@@ -96,6 +98,7 @@ class MeshNode:
             verify=verify,
             timing=timing or core.MeshTiming(),
             rng=rng,
+            sizes=sizes,
             revoked=revoked,
         )
         self._trust = trust or Trust(mesh)
