@@ -38,6 +38,10 @@ class Member:
         self.events: asyncio.Queue[Json] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read())
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def do(self, **command: Any) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
@@ -82,7 +86,7 @@ async def _run(context: Context, sizes: Sizes) -> list[Outcome]:
     async with AsyncExitStack() as stack:
         members = []
         for _ in range(sizes.nodes):
-            member = await _start(context, root)
+            member = await start(context, root)
             stack.push_async_callback(member.close)
             members.append(member)
         await _link(members)
@@ -92,7 +96,7 @@ async def _run(context: Context, sizes: Sizes) -> list[Outcome]:
     return [Series("until all have it", "ms", all_ms, note), Series("until one has it", "ms", each_ms, "each receiver")]
 
 
-async def _start(context: Context, root: Identity) -> Member:
+async def start(context: Context, root: Identity) -> Member:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.member"),
         stdin=asyncio.subprocess.PIPE,

@@ -155,7 +155,7 @@ class Fabric:
         return self._flood_or_tree(row, source, renewal, now)
 
     def _flood_or_tree(self, row: Row, source: PeerId | None, renewal: bool, now: Moment) -> bool:
-        if not renewal and self._brook.takes(row, now.mono_s):
+        if not renewal and self._brook.takes(row, len(self._links), now.mono_s):
             return True
         wait_s = self._timing.renewal_wait_s(self.overlay.nodes) if renewal else 0.0
         self.tree.send(row, source, now.mono_s, wait_s)

@@ -80,26 +80,27 @@ class Outbox:
         return self.flush(now_s)
 
 
-# What a flood is for: a few small rows. At 24 neighbours or 6, so many rows a second cost some kilobytes. Guesses.
+# What a flood is for: a few small rows. To six neighbours so many frames are 20 rows a second, and 40 at once. Guesses.
 FLOOD_MAX_BYTES = 2048
-FLOOD_ROWS_PER_S = 20.0
-FLOOD_BURST = 40.0
+FLOOD_FRAMES_PER_S = 120.0
+FLOOD_BURST = 240.0
 
 
 class Brook:
-    """How many rows a node floods: a token bucket."""
+    """How much a node floods: a token bucket of frames, so that a node with more links, as when a mesh has just grown
+    beyond the threshold, floods fewer rows."""
 
     def __init__(self) -> None:
         self._tokens = FLOOD_BURST
         self._at_s = 0.0
 
-    def takes(self, row: Row, now_s: float) -> bool:
-        """True if the row is for all neighbours at once, False if it is for the tree."""
-        self._tokens = min(FLOOD_BURST, self._tokens + (now_s - self._at_s) * FLOOD_ROWS_PER_S)
+    def takes(self, row: Row, links: int, now_s: float) -> bool:
+        """True if the row is for all links at once, False if it is for the tree."""
+        self._tokens = min(FLOOD_BURST, self._tokens + (now_s - self._at_s) * FLOOD_FRAMES_PER_S)
         self._at_s = now_s
-        if len(row.signed.payload) > FLOOD_MAX_BYTES or self._tokens < 1.0:
+        if len(row.signed.payload) > FLOOD_MAX_BYTES or self._tokens < links:
             return False
-        self._tokens -= 1.0
+        self._tokens -= links
         return True
 
 

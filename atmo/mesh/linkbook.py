@@ -67,17 +67,21 @@ class LinkBook:
         mine = [peer for peer in among if self.up[peer].outbound]
         return sorted(mine, key=lambda peer: self.up[peer].serial)
 
-    def plan_closing(self, active: Container[PeerId], now_s: float) -> None:
-        if self.closing_s == NEVER and any(self._closes(peer, active) for peer in self.up):
-            self.closing_s = now_s + self.sizes.linger_s
+    def release(self, peer: PeerId, now_s: float) -> None:
+        """It is no neighbour any more: what was on its way may arrive, and then it is an extra as any other."""
+        link = self.up[peer]
+        link.used_s = max(link.used_s, now_s + self.sizes.parting_s - self.sizes.linger_s)
+
+    def plan_closing(self, active: Container[PeerId]) -> None:
+        extras = (link.used_s for peer, link in self.up.items() if self._closes(peer, active))
+        self.closing_s = min(extras, default=NEVER) + self.sizes.linger_s
 
     def close(self, active: Container[PeerId], now_s: float) -> list[Part]:
         """Hang up where nothing has happened for a while: each end on the links that it dialled."""
-        self.closing_s = NEVER
         idle = [peer for peer in self.up if self._closes(peer, active) and self._idle(peer, now_s)]
         for peer in idle:
             del self.up[peer]
-        self.plan_closing(active, now_s)
+        self.plan_closing(active)
         return [Part(peer, "no more use for it") for peer in idle]
 
     def bound_extras(self, active: Container[PeerId]) -> list[Part]:
@@ -92,4 +96,4 @@ class LinkBook:
         return self.up[peer].outbound and peer not in active and peer not in self._wanted
 
     def _idle(self, peer: PeerId, now_s: float) -> bool:
-        return now_s - self.up[peer].used_s >= self.sizes.linger_s * 0.99
+        return self.up[peer].used_s + self.sizes.linger_s <= now_s

@@ -28,6 +28,7 @@ from atmo.mesh.codec import decode, encode
 from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Scores, Vectors
+from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.parcels import Parcels, cut
 from atmo.mesh.query import Query
 from atmo.mesh.roll import Roll
@@ -68,6 +69,7 @@ class MeshNode:
         clock: Clock,
         rng: random.Random,
         timing: core.MeshTiming | None = None,
+        sizes: ViewSizes | None = None,
         on_generation: Callable[[int], None] = lambda generation: None,
         trust: Trust | None = None,
         revoked: Sequence[Sealed] = (),
@@ -106,6 +108,7 @@ class MeshNode:
             rng=rng,
             roll=Roll(self._trust.read, self._trust.welcomes),
             certificate=certificate,
+            sizes=sizes,
             revoked=revoked,
         )
         for statement in self._core.revocations.statements:

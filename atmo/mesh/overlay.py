@@ -108,7 +108,7 @@ class Overlay:
             self._shuffle_s = now_s + self.sizes.shuffle_s * self.rng.random() / 6  # soon: the passive view is empty
             self._heal_s = now_s + self.sizes.heal_s * self.rng.uniform(0.5, 1.5)
             self._plan_shedding(now_s)
-            self._plan_closing(now_s)
+            self._plan_closing()
         elif not self.everyone and self.nodes <= self.sizes.everyone * 2 // 3:
             self.everyone = True
             self._fill_s = self._shuffle_s = self._heal_s = self._shed_s = self.links.closing_s = NEVER
@@ -135,7 +135,7 @@ class Overlay:
             return self._ask(peer, sought is not None and sought.priority, now_s)
         if self.everyone:
             return self._accept(peer, now_s)
-        self._plan_closing(now_s)
+        self._plan_closing()
         return list(self.links.bound_extras(self.active))
 
     def link_down(self, peer: PeerId, now_s: float) -> None:
@@ -169,12 +169,14 @@ class Overlay:
 
     def unwant(self, peer: PeerId, now_s: float) -> None:
         self.links.unwant(peer, now_s)
-        self._plan_closing(now_s)
+        self._plan_closing()
 
     # Messages
 
     def receive(self, peer: PeerId, message: OverlayMessage, now_s: float) -> list[Want]:
-        """What a linked peer says about the overlay."""
+        """What a peer says about the overlay. Who was hung up on may still be talking: the link's end is on its way."""
+        if peer not in self.links.up:
+            return []
         if isinstance(message, Join):
             return self._on_join(peer, message, now_s)
         if isinstance(message, ForwardJoin):
@@ -183,7 +185,7 @@ class Overlay:
             self._introduced(peer, message.addresses)
             if message.priority or peer in self.active or len(self.active) < self.capacity:
                 return self._accept(peer, now_s)
-            self._plan_closing(now_s)
+            self._plan_closing()
             return [Tell(peer, Disconnect())]
         if isinstance(message, Disconnect):
             return self._on_disconnect(peer, now_s)
@@ -217,11 +219,11 @@ class Overlay:
             return []
         del self.active[peer]
         self.far.keep([self._contact(peer)], self.active)
-        self.links.use(peer, now_s)
+        self.links.release(peer, now_s)
         if now_s - self.links.up[peer].asked_s < self.sizes.seek_timeout_s:
             self._refusals = min(self._refusals + 1, MAX_CHOOSY_REFUSALS)
         self._fill_soon(now_s)
-        self._plan_closing(now_s)
+        self._plan_closing()
         return []
 
     def _on_shuffle(self, peer: PeerId, shuffle: Shuffle) -> list[Want]:
@@ -356,8 +358,8 @@ class Overlay:
         victim = self.far.pick(victims)
         del self.active[victim]
         self.far.keep([self._contact(victim)], self.active)
-        self.links.use(victim, now_s)
-        self._plan_closing(now_s)
+        self.links.release(victim, now_s)
+        self._plan_closing()
         return [Tell(victim, Disconnect())]
 
     # When
@@ -376,9 +378,9 @@ class Overlay:
         if self._shed_s == NEVER and len(self.active) > self.capacity:
             self._shed_s = now_s + self.sizes.shed_s * self.rng.uniform(0.5, 1.5)
 
-    def _plan_closing(self, now_s: float) -> None:
+    def _plan_closing(self) -> None:
         if not self.everyone:
-            self.links.plan_closing(self.active, now_s)
+            self.links.plan_closing(self.active)
 
     def _contact(self, peer: PeerId) -> Contact:
         """Where a peer can be dialled: as its own row says, or as it came to be linked."""

@@ -25,7 +25,8 @@ class ViewSizes:
     fill_s: float = 1.0  # a guess: wait between two attempts to find neighbours, doubled with each refusal
     heal_s: float = 30.0  # a guess: a hundred nodes on each side find each other within a second after a partition
     shed_s: float = 0.5  # a guess: a node that has too many neighbours gives up an eighth of them so often
-    linger_s: float = 10.0  # a guess: what was on its way has arrived, and a short pause between requests costs no dial
+    linger_s: float = 10.0  # a guess: a short pause between two requests costs no dial
+    parting_s: float = 2.0  # a guess: what was on its way has arrived, over a link that is given up
     seek_timeout_s: float = 10.0  # as MeshTiming.dial_timeout_s
     remembered: int = 64  # a guess
     extras: int = 64  # a guess: links that other nodes dialled for their requests

@@ -6,7 +6,7 @@ from atmo.ids import MeshId
 from atmo.keys import Identity
 from atmo.mesh.agenda import Agenda
 from atmo.mesh.codec import decode
-from atmo.mesh.gossip import Outbox, Relay, pack
+from atmo.mesh.gossip import FLOOD_BURST, FLOOD_FRAMES_PER_S, Brook, Outbox, Relay, pack
 from atmo.mesh.limits import MAX_ROW_BYTES, MAX_ROWS_FRAME_BYTES, MAX_ROWS_PER_FRAME
 from atmo.mesh.messages import Rows
 from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, SignedRow, seal
@@ -100,3 +100,13 @@ def test_an_agenda_does_not_grow_with_moved_appointments() -> None:
 
     assert len(agenda._heap) < 200
     assert agenda.take_due(9_998.0) == [1, 2]
+
+
+def test_a_flood_is_bounded_in_frames_so_many_links_mean_fewer_rows() -> None:
+    def flooded(links: int) -> int:
+        brook, one = Brook(), row(1)
+        return sum(brook.takes(one, links, at / 100.0) for at in range(1000))
+
+    for links in (6, 24):
+        most = (FLOOD_BURST + 10.0 * FLOOD_FRAMES_PER_S) / links
+        assert most - 2 < flooded(links) <= most

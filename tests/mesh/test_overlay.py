@@ -84,6 +84,105 @@ def test_no_number_of_strangers_displaces_the_two_links_of_ones_own_choice() -> 
     assert len(view.active) == SIZES.active
 
 
+def test_a_hundred_strange_keys_with_all_they_may_say_do_not_surround_a_node() -> None:
+    """They are linked, ask with priority, ask again when they were sent away, and hand out nobody but each other."""
+    view = overlay()
+    for number in (1, 2, 3):
+        view.link_up(peer(number), where(peer(number)), True, 0.0)
+
+    told: list[Want] = []
+    for now_s in range(1, 20):
+        for number in range(100, 200):
+            who = peer(number)
+            if who not in view.links.up:
+                told += view.link_up(who, (), False, now_s)
+            told += view.receive(who, Join(where(who)) if now_s % 2 else Neighbour(where(who), True), now_s)
+            told += view.receive(who, Shuffle((who,), 0, tuple(contact(100 + at) for at in range(8))), now_s)
+            told += view.receive(who, ForwardJoin(contact(100 + (number + 7) % 100), 0), now_s)
+            view.validate()
+        told += view.due(now_s)
+
+    assert view.protected == [peer(1), peer(2)]
+    sent_away = {want.peer for want in told if isinstance(want, Part) or want == Tell(peer(1), Disconnect())}
+    assert not sent_away & {peer(1), peer(2)}
+    assert Tell(peer(2), Disconnect()) not in told
+    assert len(view.links.up) <= SIZES.extras + SIZES.active + 3
+
+
+def test_a_surrounded_node_keeps_looking_for_two_neighbours_of_its_own_choice() -> None:
+    view = overlay()
+    for number in range(1, SIZES.active + 1):
+        join(view, number)
+    view.receive(peer(1), Shuffle((peer(1),), 0, (contact(50), contact(51))), 0.0)
+    view.node_known(peer(1), 0.0)
+
+    sought = {want.contact.peer for want in view.due(2.0) if isinstance(want, Seek)}
+
+    assert sought == {peer(50), peer(51)}
+
+
+def test_who_was_lost_is_dialled_now_and_then_and_asked_with_priority() -> None:
+    view = overlay()
+    join(view, 1)
+    join(view, 2)
+    view.link_down(peer(2), 1.0)
+    assert Seek(contact(2)) not in [want for now_s in range(1, 14) for want in view.due(now_s)]
+
+    sought_s = next(now_s for now_s in range(14, 60) if Seek(contact(2)) in view.due(now_s))
+
+    asked = view.link_up(peer(2), (), True, sought_s + 0.1)
+    assert asked[0] == Tell(peer(2), Neighbour(where(OWN), True))
+
+
+def test_a_lost_peer_that_cannot_be_reached_is_tried_again_for_ever() -> None:
+    view = overlay()
+    join(view, 1)
+    join(view, 2)
+    view.link_down(peer(2), 1.0)
+
+    tries = 0
+    for now_s in range(2, 1000):
+        for want in view.due(now_s):
+            if want == Seek(contact(2)):
+                tries += 1
+                view.dial_failed(peer(2), now_s)
+
+    assert 1000 / (2 * SIZES.heal_s) < tries < 1000 / (0.4 * SIZES.heal_s)
+
+
+def test_who_was_hung_up_on_may_still_be_talking() -> None:
+    view = overlay()
+    join(view, 1)
+    view.link_up(peer(2), where(peer(2)), True, 0.0)
+    view.receive(peer(2), Disconnect(), 0.0)
+    parted = [want for want in view.due(SIZES.linger_s + 1.0) if isinstance(want, Part)]
+    assert [want.peer for want in parted] == [peer(2)]
+
+    for late in (Join(()), Neighbour((), True), Disconnect(), Shuffle((peer(2),), 0, ()), ShuffleReply((), ())):
+        assert view.receive(peer(2), late, SIZES.linger_s + 1.0) == []
+    view.validate()
+
+
+def test_a_link_for_a_request_is_kept_while_it_is_needed_and_then_for_a_while() -> None:
+    view = overlay()
+    join(view, 1)
+    assert view.want(peer(9), 0.0) == [Seek(contact(9))]
+    assert view.want(peer(9), 0.0) == [Seek(contact(9))]  # for a second request; the dial is one
+    assert view.link_up(peer(9), (), True, 1.0) == []  # it is not asked to be a neighbour
+    assert view.want(peer(9), 1.0) == []
+
+    for _ in range(3):
+        assert not parted(view, 100.0)
+        view.unwant(peer(9), 100.0)
+
+    assert not parted(view, 99.0 + SIZES.linger_s)
+    assert parted(view, 101.0 + SIZES.linger_s) == [peer(9)]
+
+
+def parted(view: Overlay, now_s: float) -> list[PeerId]:
+    return [want.peer for want in view.due(now_s) if isinstance(want, Part)]
+
+
 def test_the_end_of_a_walk_dials_the_newcomer_with_priority() -> None:
     view = overlay()
     join(view, 1)
