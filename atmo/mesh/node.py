@@ -303,8 +303,7 @@ class MeshNode:
             )
         elif isinstance(effect, events.HealthChanged):
             self.note(effect.health.value, self._name(effect.peer))
-            if effect.health is events.Health.DEAD:
-                self._dead.add(effect.peer)
+            self._judged(effect.peer, effect.health)
         elif isinstance(effect, events.Equivocated):
             self.note("equivocated", short(effect.origin))
 
@@ -350,6 +349,15 @@ class MeshNode:
             self.table.mark_back(origin)
         elif origin not in self.transport.linked():
             self.table.mark_lost(origin)
+
+    def _judged(self, peer: PeerId, health: events.Health) -> None:
+        """A suspect is asked nothing until it contradicts; nobody is suspected here who is linked."""
+        if health is events.Health.DEAD:
+            self._dead.add(peer)
+        elif health is events.Health.SUSPECT:
+            self.table.mark_lost(peer)
+        else:
+            self._mark(peer)
 
     def _tell_load(self) -> None:
         self._load_timer = None

@@ -195,7 +195,7 @@ def test_a_copied_key_is_noticed_by_its_owner(world: MakeSim) -> None:
         mesh=sim.mesh,
         generation=9,
         sign=victim._sign,
-        verify=victim._verify,
+        verify=victim.verify,
         timing=victim._timing,
         rng=thief._rng,
     )
