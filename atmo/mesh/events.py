@@ -140,6 +140,14 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
+class NotDialled:
+    """A link that a request needs will not come about: there is no address to dial, or not now."""
+
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class HangUp:
     """End the link with a peer that has done nothing wrong: `LinkDown` follows."""
 
@@ -235,6 +243,7 @@ Effect = (
     | Send
     | Broadcast
     | Dial
+    | NotDialled
     | HangUp
     | RowsChanged
     | Deliver
@@ -266,6 +275,7 @@ __all__ = [
     "LinkDown",
     "LinkUp",
     "Misbehaved",
+    "NotDialled",
     "OwnRowSeen",
     "PeerLost",
     "Publish",

@@ -96,7 +96,7 @@ class Fabric:
         self.relay.link_up(event.peer)
         addresses = (str(replace(event.address, peer=None)),) if event.address is not None else ()
         wants = self.overlay.link_up(event.peer, addresses, event.outbound, now.mono_s)
-        self._neighbours.link_up(event.peer, event.address)
+        self._neighbours.link_up(event.peer, event.address, event.outbound, now.mono_s)
         if len(self._links) == 1:
             self._plan_repair(now)
         opening = [self._open(event.peer, now)] if event.outbound else []
@@ -146,16 +146,18 @@ class Fabric:
 
     def own_row(self, row: Row, renewal: bool, now: Moment) -> bool:
         """True if an own row is for all neighbours at once; if not, the tree has it now."""
+        self.tree.note(row)
         if self.everyone:
             return True
-        self.tree.note(row)
         return self._flood_or_tree(row, None, renewal, now)
 
     def new_row(self, row: Row, source: PeerId, renewal: bool, now: Moment) -> bool:
         """The same for a row that a peer sent, and that is new here."""
-        if self.everyone:
-            return self.relay.passes_on(row, now.mono_s)
         self.tree.note(row)
+        if self.everyone:
+            if self.relay.cut_off(now.mono_s):
+                self.tree.send(row, source, now.mono_s)
+            return False
         return self._flood_or_tree(row, source, renewal, now)
 
     def _flood_or_tree(self, row: Row, source: PeerId | None, renewal: bool, now: Moment) -> bool:
@@ -181,8 +183,8 @@ class Fabric:
         return []
 
     def pushed(self, peer: PeerId, any_new: bool) -> list[Effect]:
-        """A neighbour pushed rows, some of which were new, or none. In a small mesh there is no tree to care for."""
-        return [] if self.everyone else self._send(self.tree.pushed(peer, any_new))
+        """A neighbour pushed rows, some of which were new, or none."""
+        return self._send(self.tree.pushed(peer, any_new))
 
     def on_sync(self, peer: PeerId, message: SyncMessage, now: Moment) -> list[Effect]:
         """Compare, and send what the peer lacks."""
@@ -253,18 +255,27 @@ class Fabric:
                 if address is not None:
                     effects.append(events.Dial(address))
                 else:
-                    self.overlay.not_dialled(want.contact.peer, now.mono_s)
+                    effects += self._not_dialled(want.contact.peer, now)
         self._rejoin(now)
         return effects
+
+    def _not_dialled(self, peer: PeerId, now: Moment) -> list[Effect]:
+        """A request that waits for the link is told, unless a dial that began before may still succeed."""
+        self.overlay.not_dialled(peer, now.mono_s)
+        if self._neighbours.dials(peer) or not self.overlay.links.is_wanted(peer):
+            return []
+        return [events.NotDialled(peer, "it cannot be dialled now")]
 
     def _rejoin(self, now: Moment) -> None:
         """The overlay may have changed its mind about who is a neighbour, or whether everyone is."""
         self._neighbours.link_to_all(self.everyone, now.mono_s)
         active = self.overlay.active
-        if len(active) != len(self.tree.eager) + len(self.tree.lazy) or any(
-            peer not in self.tree.eager and peer not in self.tree.lazy for peer in active
+        if (
+            self.tree.quiet != self.everyone
+            or len(active) != len(self.tree.eager) + len(self.tree.lazy)
+            or any(peer not in self.tree.eager and peer not in self.tree.lazy for peer in active)
         ):
-            self.tree.neighbours(active)
+            self.tree.neighbours(active, quiet=self.everyone)
 
     def _send(self, outs: Iterable[Out]) -> list[Effect]:
         """One encoding for all that are told the same."""

@@ -11,6 +11,11 @@ a Graft is answered with the row as it is by then, which may be newer. There is 
 not urgent (renewals) may wait at each hop, to travel with others; they are announced when they should have arrived
 everywhere near, so that nobody asks for what is only late.
 
+Where all link to all, rows come from their origins themselves, and the tree serves only the pairs that could not link
+(`Relay` in gossip.py). There it is *quiet*: all neighbours are lazy and stay so, rows are sent to those alone who ask,
+and announcements wait for each other longer, since each goes to everyone. A mesh under stress loses links at many
+places at once; what it says then must not grow with the square of its size for each row.
+
 Invariants (`validate`): a neighbour is eager or lazy; what is remembered is bounded; nothing that is here is awaited.
 """
 
@@ -34,8 +39,11 @@ MAX_RECENT = 8192
 # Announced rows that are awaited, and announcers of one. Guesses: what is above comes by comparing tables.
 MAX_MISSING = 4096
 MAX_ANNOUNCERS = 4
-# How long after its announcement a row may arrive by itself: a batch and two slow trips. A guess.
+# How long after its announcement a row may arrive by itself: a batch and two slow trips; in a quiet tree, where
+# announcements are late anyway, a batch. A guess.
 PATIENCE_S = 0.3
+# In a quiet tree announcements are so far apart. A guess: at 24 nodes, all of them cut off, each hears 46 a second.
+QUIET_ANNOUNCE_S = 0.5
 # A row that may wait at each hop is announced so many waits later, one less if that saves a frame: by then it has come
 # to most neighbours over the tree. A guess; at a thousand nodes 1 renewal in 15 is asked for that was only late.
 LATE = 3.0
@@ -65,8 +73,8 @@ class _Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Late:
-    """A row that was sent and is still to be announced."""
+class _Unannounced:
+    """A row that was sent and is still to be announced. wait_s: as it was held back."""
 
     at_s: float
     wait_s: float
@@ -80,6 +88,7 @@ class Tree:
 
     batch_s: float
     row: Callable[[RowId], SignedRow | None]
+    quiet: bool = False
     eager: dict[PeerId, None] = field(default_factory=dict)
     lazy: dict[PeerId, None] = field(default_factory=dict)
     _recent: dict[bytes, RowId] = field(default_factory=dict)  # the oldest first
@@ -87,14 +96,19 @@ class Tree:
     _patience: Agenda[bytes] = field(default_factory=Agenda)
     _waiting: dict[RowId, _Waiting] = field(default_factory=dict)
     _due_s: float = NEVER  # when what waits has to go
-    _late: deque[_Late] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))  # the first due first
+    _unannounced: deque[_Unannounced] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))  # the first due first
     _sent_s: float = float("-inf")
+    _announced_s: float = float("-inf")
 
-    def neighbours(self, now_linked: Iterable[PeerId]) -> None:
-        """These are the neighbours now. New ones are eager."""
+    def neighbours(self, now_linked: Iterable[PeerId], *, quiet: bool = False) -> None:
+        """These are the neighbours now. New ones are eager; in a quiet tree all are lazy."""
         linked = dict.fromkeys(now_linked)
-        self.lazy = {peer: None for peer in self.lazy if peer in linked}
+        if quiet:
+            self.lazy = linked
+        else:
+            self.lazy = {peer: None for peer in self.lazy if peer in linked and not self.quiet}
         self.eager = {peer: None for peer in linked if peer not in self.lazy}
+        self.quiet = quiet
 
     def note(self, row: Row) -> None:
         """This row is here, however it came: nobody needs to send it."""
@@ -115,9 +129,8 @@ class Tree:
     def pushed(self, peer: PeerId, any_new: bool) -> list[Out]:
         """A neighbour pushed rows. The link is worth it if something was new."""
         if any_new:
-            if peer in self.lazy:
-                del self.lazy[peer]
-                self.eager[peer] = None
+            self._make_eager(peer)
+        if any_new or self.quiet:
             return []
         if peer in self.eager:
             del self.eager[peer]
@@ -138,24 +151,21 @@ class Tree:
                 if len(self._missing) >= MAX_MISSING:
                     continue
                 announcers = self._missing[name] = []
-                self._patience.put(name, now_s + PATIENCE_S)
+                self._patience.put(name, now_s + (self.batch_s if self.quiet else PATIENCE_S))
             if len(announcers) < MAX_ANNOUNCERS and peer not in announcers:
                 announcers.append(peer)
 
     def on_graft(self, peer: PeerId, graft: Graft) -> list[Out]:
         """Rows that a neighbour misses; those that are gone by now are left out."""
-        if peer in self.lazy:
-            del self.lazy[peer]
-            self.eager[peer] = None
+        self._make_eager(peer)
         names = [self._recent[name] for name in _names(graft.ids) if name in self._recent]
         rows = [signed for row_id in dict.fromkeys(names) if (signed := self.row(row_id)) is not None]
         return [Out(peer, Push(batch)) for batch in batches(rows)]
 
     def next_due(self) -> float | None:
         patience_s = self._patience.next_s()
-        soonest_s = min(
-            self._due_s, NEVER if patience_s is None else patience_s, self._late[0].at_s if self._late else NEVER
-        )
+        announce_s = self._unannounced[0].at_s if self._unannounced else NEVER
+        soonest_s = min(self._due_s, announce_s, NEVER if patience_s is None else patience_s)
         return soonest_s if soonest_s < NEVER else None
 
     def due(self, now_s: float) -> list[Out]:
@@ -166,24 +176,31 @@ class Tree:
             waiting = list(self._waiting.values())
             self._waiting = {}
             out += self._push(waiting)
-            out += self._announce([(id_of(each.row.signed), each.source) for each in waiting if not each.wait_s])
-            self._late.extend(
-                _Late(now_s + LATE * each.wait_s, each.wait_s, id_of(each.row.signed), each.source)
-                for each in waiting
-                if each.wait_s
-            )
-        if self._late and self._late[0].at_s <= now_s:
-            ripe_s, names = now_s + self._late[0].wait_s, []
-            while self._late and self._late[0].at_s <= ripe_s:
-                late = self._late.popleft()
+            out += self._announce_some(waiting, now_s)
+        if self._unannounced and self._unannounced[0].at_s <= now_s:
+            ripe_s, names = now_s + self._unannounced[0].wait_s, []
+            while self._unannounced and self._unannounced[0].at_s <= ripe_s:
+                late = self._unannounced.popleft()
                 names.append((late.name, late.source))
-            out += self._announce(names)
+            out += self._announce(names, now_s)
         return out
+
+    def _announce_some(self, sent: list[_Waiting], now_s: float) -> list[Out]:
+        """Announce what is urgent now, the rest later."""
+        soonest_s = max(now_s, self._announced_s + QUIET_ANNOUNCE_S) if self.quiet else now_s
+        urgent = []
+        for each in sent:
+            name, at_s = id_of(each.row.signed), max(soonest_s, now_s + LATE * each.wait_s)
+            if at_s > now_s:
+                self._unannounced.append(_Unannounced(at_s, each.wait_s, name, each.source))
+            else:
+                urgent.append((name, each.source))
+        return self._announce(urgent, now_s)
 
     def _push(self, waiting: list[_Waiting]) -> list[Out]:
         sources = {each.source for each in waiting}
         out: list[Out] = []
-        everything = [Push(batch) for batch in batches(each.row.signed for each in waiting)]
+        everything = [Push(batch) for batch in batches(each.row.signed for each in waiting)] if self.eager else []
         for peer in self.eager:
             mine = everything
             if peer in sources:
@@ -191,12 +208,15 @@ class Tree:
             out += [Out(peer, push) for push in mine]
         return out
 
-    def _announce(self, names: list[tuple[bytes, PeerId | None]]) -> list[Out]:
+    def _announce(self, names: list[tuple[bytes, PeerId | None]], now_s: float) -> list[Out]:
         """names: of rows, each with the neighbour that needs not be told."""
-        sources = {source for _, source in names}
+        if not names:
+            return []
+        self._announced_s = now_s
         out: list[Out] = []
-        for at in range(0, len(names), MAX_ROWS_PER_FRAME):
+        for at in range(0, len(names) if self.lazy else 0, MAX_ROWS_PER_FRAME):
             some = names[at : at + MAX_ROWS_PER_FRAME]
+            sources = {source for _, source in some}
             everything = IHave(b"".join(name for name, _ in some))
             for peer in self.lazy:
                 if peer not in sources:
@@ -218,16 +238,20 @@ class Tree:
             self._patience.put(name, now_s + PATIENCE_S)
         out = []
         for peer, names in asked.items():
-            if peer in self.lazy:
-                del self.lazy[peer]
-                self.eager[peer] = None
+            self._make_eager(peer)
             for at in range(0, len(names), MAX_ROWS_PER_FRAME):
                 out.append(Out(peer, Graft(b"".join(names[at : at + MAX_ROWS_PER_FRAME]))))
         return out
 
+    def _make_eager(self, peer: PeerId) -> None:
+        if peer in self.lazy and not self.quiet:
+            del self.lazy[peer]
+            self.eager[peer] = None
+
     def validate(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
         assert not self.eager.keys() & self.lazy.keys(), "a neighbour both eager and lazy"
+        assert not (self.quiet and self.eager), "a quiet tree pushes"
         assert len(self._recent) <= MAX_RECENT, "too many ids are remembered"
         assert len(self._missing) <= MAX_MISSING, "too many rows are awaited"
         assert not self._missing.keys() & self._recent.keys(), "a row that is here is awaited"

@@ -22,16 +22,17 @@ import structlog
 from atmo.clock import Clock, SystemClock
 from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
+from atmo.generation import Finish, Piece, Sampling, Task, Turn
 from atmo.ids import format_peer, parse_multiaddr, parse_peer
 from atmo.keys import issue_revocation
 from atmo.mesh.asking import Job, Routed
-from atmo.mesh.messages import Sampling, Turn
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
-from atmo.mesh.service import Finished, Labels, Text
+from atmo.mesh.service import Labels
 from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.home import Home, open_home, remember_generation
+from atmo.node.known_peers import KnownPeers
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
 from atmo.node.meaning import Meaning
@@ -64,6 +65,7 @@ class Node:
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
         self._discovery: Discovery | None = None
+        self._known: KnownPeers | None = None
         self._gateway: UnixServer | None = None
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
@@ -81,7 +83,7 @@ class Node:
         self._home = open_home(self.config, self.clock)
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
-                offer, self.config.inference.queue, self.clock, self._on_engine
+                offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
             )
         for service in self.services.values():
             await service.start()
@@ -92,6 +94,8 @@ class Node:
         await self._start_discovery()
         for seed in [] if self._alone else [*seeds, *self._home.mesh_home.seeds]:
             self.mesh.discovered(seed, wanted=True)
+        if self._known is not None and not self._alone:
+            self._known.start(self.mesh.discovered, self.mesh.transport.linked)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
 
     async def settled(self) -> None:
@@ -105,8 +109,12 @@ class Node:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
         if self._discovery is not None:
             await self._discovery.close()
+        if self._mesh is not None:
+            await self._mesh.drain(self.config.inference.drain_s)
         if self._gateway is not None:
             await self._gateway.stop()
+        if self._known is not None:
+            await self._known.close()
         if self._mesh is not None:
             await self._mesh.stop()
         await asyncio.gather(*(service.close() for service in self.services.values()))
@@ -170,9 +178,13 @@ class Node:
 
     async def ask(self, request: AskRequest) -> AsyncGenerator[Json, None]:
         """Events as `SyncClient.ask` documents them."""
-        if not request.text.strip():
-            raise UsageError("The prompt is empty.", hint="Say what you want.")
-        job = self._job(request)
+        async with aclosing(self.answer(request, _task(request), request.timeout_s)) as events:
+            async for event in events:
+                yield event
+
+    async def answer(self, wish: RouteRequest, task: Task, timeout_s: float) -> AsyncGenerator[Json, None]:
+        """Have a task done by whoever fits the wish best: events as `SyncClient.ask` documents them."""
+        job = Job(task, self._query(wish, wish.text), timeout_s)
         began_s = self.clock.now()
         first_s = 0.0
         routed: Routed | None = None
@@ -180,28 +192,20 @@ class Node:
             async for reply in replies:
                 if isinstance(reply, Routed):
                     if reply.because:
-                        yield {"event": "retry", "because": reply.because}
+                        yield reports.retry(reply)
                     routed = reply
                     yield {"event": "route", **reports.decision(self, reply.decision, reply.request_id.hex())}
                     continue
                 first_s = first_s or self.clock.now() - began_s
-                if isinstance(reply, Text):
-                    yield {"event": "text", "text": reply.text, "token_ids": reply.token_ids}
+                if isinstance(reply, Piece):
+                    yield reports.piece(reply)
                 elif isinstance(reply, Labels):
                     yield {"event": "labels", "labels": reply.labels}
-                elif isinstance(reply, Finished):
+                elif isinstance(reply, Finish):
                     assert routed is not None
                     yield reports.done(self, routed, reply, first_s, self.clock.now() - began_s)
                 else:
                     yield {"event": "vector", "vector": reports.vector(reply.vector)}
-
-    def _job(self, request: AskRequest) -> Job:
-        turns = [Turn(turn.role, turn.content) for turn in request.history]
-        if request.system:
-            turns.insert(0, Turn("system", request.system))
-        turns.append(Turn("user", request.text))
-        sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
-        return Job(tuple(turns), self._query(request, request.text), sampling, request.timeout_s)
 
     def _query(self, request: RouteRequest, text: str) -> Query:
         return self._meaning.query(text, request.model, request.type, request.constraints, self.mesh.peer)
@@ -210,6 +214,7 @@ class Node:
 
     async def _start_mesh(self, home: Home) -> None:
         trust = Trust(home.mesh)
+        self._known = KnownPeers(home.folder, home.mesh, self.clock.wall)
         transport = LoneTransport(home.identity.public) if self._alone else self._zmq(home, trust)
         self._mesh = MeshNode(
             identity=home.identity,
@@ -223,6 +228,7 @@ class Node:
             revoked=home.mesh_home.revoked(),
             asks_others=self.config.node.mode in ("participant", "headless"),
             on_revoked=home.mesh_home.remember_revoked,
+            on_linked=self._known.linked,
         )
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
@@ -301,3 +307,12 @@ class Node:
             self.mesh.offer(self._meaning.capability(service.descriptor), service)
         elif service.state == "failed" and offered:
             self.mesh.withdraw(offer.descriptor.id)
+
+
+def _task(request: AskRequest) -> Task:
+    turns = [Turn(turn.role, turn.content) for turn in request.history]
+    if request.system:
+        turns.insert(0, Turn("system", request.system))
+    turns.append(Turn("user", request.text))
+    sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
+    return Task(tuple(turns), sampling)
