@@ -115,6 +115,12 @@ class Fabric:
         self._rejoin(now)
         return lost
 
+    def probe(self, peer: PeerId, now: Moment) -> list[Effect]:
+        """Dial a lost neighbour at once: its kernel refuses for the dead, and nobody has to wait to accuse them. Where
+        all link to all, that is done anyway (neighbours.py)."""
+        address = None if self.everyone else self._neighbours.seek(peer, (), now.mono_s)
+        return [events.Dial(address)] if address is not None else []
+
     def dial_failed(self, event: events.DialFailed, now: Moment) -> None:
         self._neighbours.dial_failed(event.address, now.mono_s)
         if event.address.peer is not None:

@@ -369,8 +369,7 @@ class MeshNode:
             self._complain(_clock_of(effect.origin), Problem(whose, remedy))
         elif isinstance(effect, events.HealthChanged):
             self._happened(effect.health.value, effect.peer)
-            if effect.health is events.Health.DEAD:
-                self._dead.add(effect.peer)
+            self._judged(effect.peer, effect.health)
         elif isinstance(effect, events.Equivocated):
             self._happened("equivocated", effect.origin)
 
@@ -427,6 +426,15 @@ class MeshNode:
             self.table.mark_back(origin)
         elif origin not in self.transport.linked():
             self.table.mark_lost(origin)
+
+    def _judged(self, peer: PeerId, health: events.Health) -> None:
+        """A suspect is asked nothing until it contradicts; nobody is suspected here who is linked."""
+        if health is events.Health.DEAD:
+            self._dead.add(peer)
+        elif health is events.Health.SUSPECT:
+            self.table.mark_lost(peer)
+        else:
+            self._mark(peer)
 
     def _tell_load(self) -> None:
         self._load_timer = None

@@ -73,8 +73,8 @@ class _Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Late:
-    """A row that was sent and is still to be announced."""
+class _Unannounced:
+    """A row that was sent and is still to be announced. wait_s: as it was held back."""
 
     at_s: float
     wait_s: float
@@ -96,8 +96,7 @@ class Tree:
     _patience: Agenda[bytes] = field(default_factory=Agenda)
     _waiting: dict[RowId, _Waiting] = field(default_factory=dict)
     _due_s: float = NEVER  # when what waits has to go
-    _late: deque[_Late] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))  # the first due first
-    _unannounced: list[tuple[bytes, PeerId | None]] = field(default_factory=list)  # in a quiet tree; as _announce takes
+    _unannounced: deque[_Unannounced] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))  # the first due first
     _sent_s: float = float("-inf")
     _announced_s: float = float("-inf")
 
@@ -165,12 +164,8 @@ class Tree:
 
     def next_due(self) -> float | None:
         patience_s = self._patience.next_s()
-        soonest_s = min(
-            self._due_s,
-            NEVER if patience_s is None else patience_s,
-            self._late[0].at_s if self._late else NEVER,
-            self._announced_s + QUIET_ANNOUNCE_S if self._unannounced else NEVER,
-        )
+        announce_s = self._unannounced[0].at_s if self._unannounced else NEVER
+        soonest_s = min(self._due_s, announce_s, NEVER if patience_s is None else patience_s)
         return soonest_s if soonest_s < NEVER else None
 
     def due(self, now_s: float) -> list[Out]:
@@ -180,35 +175,32 @@ class Tree:
             self._sent_s, self._due_s = now_s, NEVER
             waiting = list(self._waiting.values())
             self._waiting = {}
-            out += self._pass_on(waiting, now_s)
-        if self._late and self._late[0].at_s <= now_s:
-            ripe_s, names = now_s + self._late[0].wait_s, []
-            while self._late and self._late[0].at_s <= ripe_s:
-                late = self._late.popleft()
+            out += self._push(waiting)
+            out += self._announce_some(waiting, now_s)
+        if self._unannounced and self._unannounced[0].at_s <= now_s:
+            ripe_s, names = now_s + self._unannounced[0].wait_s, []
+            while self._unannounced and self._unannounced[0].at_s <= ripe_s:
+                late = self._unannounced.popleft()
                 names.append((late.name, late.source))
-            out += self._announce(names)
-        if self._unannounced and self._announced_s + QUIET_ANNOUNCE_S <= now_s:
-            out += self._announce(self._unannounced)
-            self._announced_s, self._unannounced = now_s, []
+            out += self._announce(names, now_s)
         return out
 
-    def _pass_on(self, waiting: list[_Waiting], now_s: float) -> list[Out]:
-        """Push to the eager, and announce: at once what is urgent, in a quiet tree with what else comes soon."""
-        urgent = [(id_of(each.row.signed), each.source) for each in waiting if not each.wait_s]
-        self._late.extend(
-            _Late(now_s + LATE * each.wait_s, each.wait_s, id_of(each.row.signed), each.source)
-            for each in waiting
-            if each.wait_s
-        )
-        if self.quiet:
-            self._unannounced += urgent
-            return []
-        return [*self._push(waiting), *self._announce(urgent)]
+    def _announce_some(self, sent: list[_Waiting], now_s: float) -> list[Out]:
+        """Announce what is urgent now, the rest later."""
+        soonest_s = max(now_s, self._announced_s + QUIET_ANNOUNCE_S) if self.quiet else now_s
+        urgent = []
+        for each in sent:
+            name, at_s = id_of(each.row.signed), max(soonest_s, now_s + LATE * each.wait_s)
+            if at_s > now_s:
+                self._unannounced.append(_Unannounced(at_s, each.wait_s, name, each.source))
+            else:
+                urgent.append((name, each.source))
+        return self._announce(urgent, now_s)
 
     def _push(self, waiting: list[_Waiting]) -> list[Out]:
         sources = {each.source for each in waiting}
         out: list[Out] = []
-        everything = [Push(batch) for batch in batches(each.row.signed for each in waiting)]
+        everything = [Push(batch) for batch in batches(each.row.signed for each in waiting)] if self.eager else []
         for peer in self.eager:
             mine = everything
             if peer in sources:
@@ -216,12 +208,15 @@ class Tree:
             out += [Out(peer, push) for push in mine]
         return out
 
-    def _announce(self, names: list[tuple[bytes, PeerId | None]]) -> list[Out]:
+    def _announce(self, names: list[tuple[bytes, PeerId | None]], now_s: float) -> list[Out]:
         """names: of rows, each with the neighbour that needs not be told."""
-        sources = {source for _, source in names}
+        if not names:
+            return []
+        self._announced_s = now_s
         out: list[Out] = []
-        for at in range(0, len(names), MAX_ROWS_PER_FRAME):
+        for at in range(0, len(names) if self.lazy else 0, MAX_ROWS_PER_FRAME):
             some = names[at : at + MAX_ROWS_PER_FRAME]
+            sources = {source for _, source in some}
             everything = IHave(b"".join(name for name, _ in some))
             for peer in self.lazy:
                 if peer not in sources:

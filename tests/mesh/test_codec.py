@@ -17,7 +17,7 @@ from atmo.errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
 from atmo.generation import Piece, Sampling, Task, Turn
 from atmo.mesh.codec import decode, encode
 from atmo.mesh.limits import MAX_MESSAGE_BYTES, MAX_ROW_BYTES, MAX_ROWS_PER_FRAME
-from atmo.mesh.messages import AnyMessage, Ask, Part, Rows, Scores, Vectors
+from atmo.mesh.messages import AnyMessage, Ask, Part, Push, Rows, Scores, Vectors
 from atmo.mesh.rows import Kind, SignedRow, decode_body, peek
 from tests.vectors import make
 
@@ -233,7 +233,7 @@ def survive(data: bytes) -> None:
     """Decode as the core does, rows included."""
     try:
         message = decode(data)
-        if isinstance(message, Rows):
+        if isinstance(message, Rows | Push):
             for signed in message.rows:
                 header = peek(signed)
                 decode_body(Kind(header.kind) if header.kind in set(Kind) else Kind.NODE, header.body)
@@ -241,10 +241,15 @@ def survive(data: bytes) -> None:
         pass
 
 
+def good_frames() -> list[bytes]:
+    """One of every message, and of every kind of row."""
+    rows = [VERSION + msgpack.packb([1, [[make.row(name).signed.payload, bytes(64)]]]) for name in make.BODIES]
+    return [encode(message) for message in MESSAGES.values()] + rows
+
+
 def test_twenty_thousand_mutated_frames_do_no_harm() -> None:
-    rng = Random(20)
-    good = [encode(message) for message in MESSAGES.values()]
-    good += [VERSION + msgpack.packb([1, [[make.row(name).signed.payload, bytes(64)]]]) for name in make.BODIES]
+    """A million of them: test_soak.py."""
+    rng, good = Random(20), good_frames()
     frames = [mutate(rng.choice(good), rng) for _ in range(20_000)]
     began_s = time.process_time()
     for data in frames:
@@ -273,7 +278,7 @@ JSON_LIKE = st.recursive(
 )
 
 
-@given(st.sampled_from([1, 2, *range(10, 19)]), st.lists(JSON_LIKE, max_size=8))
+@given(st.sampled_from([1, 2, 3, 4, *range(10, 19), *range(20, 26), *range(30, 34)]), st.lists(JSON_LIKE, max_size=8))
 @settings(max_examples=200, deadline=None)
 def test_arbitrary_fields_do_no_harm(tag: int, rest: list[Any]) -> None:
     survive(frame([tag, *rest]))

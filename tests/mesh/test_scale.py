@@ -6,12 +6,15 @@ the cores are the same. `everyone=0` makes them an overlay from the first node o
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
 
 from atmo.mesh import events
 from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.rows import Kind
-from atmo.mesh.sim import Conditions, Sim, SimNode
+from atmo.mesh.sim import Conditions, Sim, SimNode, mishaps
 
 CHAT = "atmo:chat:nano"
 SPARSE = ViewSizes(everyone=0)
@@ -40,10 +43,22 @@ def arrivals(sim: Sim, key: str, origin: SimNode) -> list[float]:
     return seen
 
 
+def published(sim: Sim, origins: list[SimNode], key: str, within_s: float) -> list[float]:
+    """Seconds until each node knows each of the rows that the origins publish one after the other."""
+    taken: list[float] = []
+    for origin in origins:
+        seen = arrivals(sim, key, origin)
+        sim.offer(origin, key)
+        sim.run(within_s)
+        assert len(seen) == len(sim.living)
+        taken += seen
+    return sorted(taken)
+
+
+@pytest.mark.timeout(400)  # 15 s on a quiet machine
 def test_a_thousand_nodes_are_one_mesh_and_so_is_the_half_that_survives() -> None:
-    """A mesh of a thousand forms and is connected; a row is everywhere in under a second, at the 99th percentile. Then
-    half of it dies at once."""
-    began_s = time.process_time()
+    """A mesh of a thousand forms and is connected. A row is everywhere in under a second at the 99th percentile, and
+    within ten when a twentieth of all gossip is lost. Then half of the mesh dies at once."""
     sim = grown()
     views = [node.core.fabric.overlay for node in sim.living]
     assert sim.connected()
@@ -51,17 +66,15 @@ def test_a_thousand_nodes_are_one_mesh_and_so_is_the_half_that_survives() -> Non
     assert sum(len(view.active) >= SPARSE.active - 2 for view in views) > 0.9 * N
     assert sum(len(view.protected) > 0 for view in views) > 0.9 * N  # some have joined a moment ago
 
-    taken: list[float] = []
-    for number in (7, 400, 999):
-        origin = sim.nodes[number]
-        seen = arrivals(sim, CHAT, origin)
-        sim.offer(origin, CHAT)
-        sim.run(3.0)
-        assert len(seen) == N
-        taken += seen
+    taken_s = published(sim, [sim.nodes[number] for number in (7, 400, 999)], CHAT, 3.0)
+    assert taken_s[int(0.99 * len(taken_s))] < 1.0
+    assert taken_s[-1] < 2.0
 
-    assert sorted(taken)[int(0.99 * len(taken))] < 1.0
-    assert max(taken) < 2.0
+    good = sim.network.conditions
+    sim.network.conditions = replace(good, loss=0.05)
+    taken_s = published(sim, [sim.nodes[number] for number in (8, 500)], CHAT, 10.0)
+    assert taken_s[-1] < 10.0
+    sim.network.conditions = good
 
     for node in sim.nodes[1::2]:
         sim.kill(node)
@@ -69,25 +82,13 @@ def test_a_thousand_nodes_are_one_mesh_and_so_is_the_half_that_survives() -> Non
 
     assert sim.connected()
     survivor = sim.nodes[500]
-    sim.offer(survivor, CHAT)
-    sim.wait_until(lambda: sim.knows(sim.nodes[2], survivor, Kind.CAPABILITY, CHAT), 3.0)
+    sim.offer(survivor, "atmo:chat:later")
+    sim.wait_until(lambda: sim.knows(sim.nodes[2], survivor, Kind.CAPABILITY, "atmo:chat:later"), 3.0)
     sim.run(2.0)
-    assert sim.all_know(survivor, Kind.CAPABILITY, CHAT)
+    assert sim.all_know(survivor, Kind.CAPABILITY, "atmo:chat:later")
     degrees = [len(node.core.fabric.overlay.active) for node in sim.living]
     assert sum(degree >= SPARSE.active - 2 for degree in degrees) > 0.8 * len(degrees)  # 86% in 30 s
     sim.validate_cores()
-    assert time.process_time() - began_s < 90.0  # 20 s on the machine this was written on
-
-
-def test_a_twentieth_of_all_gossip_lost_delays_nothing_by_ten_seconds() -> None:
-    sim = grown(100, loss=0.05)
-    origins = [sim.nodes[number] for number in (3, 50, 99)]
-    for origin in origins:
-        seen = arrivals(sim, CHAT, origin)
-        sim.offer(origin, CHAT)
-        sim.run(10.0)
-        assert len(seen) == 100
-    assert all(sim.all_know(origin, Kind.CAPABILITY, CHAT) for origin in origins)
 
 
 def test_a_mesh_that_loses_and_gains_a_fifth_of_its_nodes_a_minute_holds_together() -> None:
@@ -110,22 +111,34 @@ def test_a_mesh_that_loses_and_gains_a_fifth_of_its_nodes_a_minute_holds_togethe
     sim.validate_cores()
 
 
-def test_two_halves_that_were_apart_for_five_minutes_agree_again() -> None:
-    sim = grown(60, rows=20)
-    left, right = sim.nodes[:30], sim.nodes[30:]
-    sim.partition(left, right)
+def halves(sim: Sim) -> None:
+    sim.partition(sim.nodes[:20], sim.nodes[20:])
+
+
+def ring(sim: Sim) -> None:
+    mishaps.ring(sim, sim.nodes)
+
+
+def one_way(sim: Sim) -> None:
+    mishaps.deafen(sim, sim.nodes[:20], sim.nodes[20:])
+
+
+@pytest.mark.parametrize("split", [halves, ring, one_way])
+def test_tables_are_the_same_within_two_comparisons_after_five_minutes_of_partition(
+    split: Callable[[Sim], None],
+) -> None:
+    sim = grown(40, rows=40)
+    split(sim)
     sim.run(300.0)
-    for side in (left, right):
-        sim.offer(side[7], CHAT)
+    for origin in (sim.nodes[7], sim.nodes[33]):
+        sim.offer(origin, CHAT)
     sim.run(5.0)
-    assert not sim.knows(left[0], right[7], Kind.CAPABILITY, CHAT)
 
     sim.heal()
 
-    two_syncs_s = 2 * 1.5 * 1.5 * sim.nodes[0]._timing.sync_s
-    sim.wait_until(sim.connected, SPARSE.heal_s)
-    sim.wait_until(lambda: all(sim.all_know(side[7], Kind.CAPABILITY, CHAT) for side in (left, right)), two_syncs_s)
-    sim.wait_until(sim.converged_rows, two_syncs_s)
+    comparison_s = sim.nodes[0]._timing.sync_interval_s(40)
+    sim.wait_until(lambda: sim.connected() and sim.converged(), 2 * comparison_s, "equal tables")
+    assert all(sim.all_know(origin, Kind.CAPABILITY, CHAT) for origin in (sim.nodes[7], sim.nodes[33]))
     sim.validate_cores()
 
 
@@ -151,6 +164,7 @@ def test_a_mesh_that_outgrows_all_to_all_thins_out_and_back() -> None:
 
     for node in sim.nodes[12:]:
         sim.stop(node)
+        sim.run(0.3)  # a goodbye needs a neighbour that passes it on
     sim.wait_until(sim.fully_linked, 60.0)
     sim.wait_until(sim.converged, 60.0)
     sim.validate()

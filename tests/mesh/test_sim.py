@@ -70,7 +70,7 @@ def test_fifty_nodes_that_may_all_link_to_all_form_a_full_mesh(world: MakeSim) -
 
     took_s = sim.wait_until(sim.fully_linked, 10.0) + sim.wait_until(sim.converged, 10.0)
 
-    assert took_s < 2.0
+    assert took_s < 3.0
     assert time.process_time() - began_s < 10.0  # 0.6 s on the machine this was written on
 
 
@@ -195,7 +195,7 @@ def test_a_copied_key_is_noticed_by_its_owner(world: MakeSim) -> None:
         mesh=sim.mesh,
         generation=9,
         sign=victim._sign,
-        verify=victim._verify,
+        verify=victim.verify,
         timing=victim._timing,
         rng=thief._rng,
         roll=victim.registry.roll(),
@@ -207,9 +207,9 @@ def test_a_copied_key_is_noticed_by_its_owner(world: MakeSim) -> None:
     thief.alive = False
 
     sim.inject(thief, sim.nodes[0], broadcast.frame)
-    sim.run(10.0)
+    sim.wait_until(lambda: any(isinstance(effect, events.OwnRowSeen) for _, effect in victim.effects), 30.0)
+    sim.run(1.0)
 
-    assert any(isinstance(effect, events.OwnRowSeen) for _, effect in victim.effects)
     kept = sim.nodes[0].core.store.get(RowId(victim.peer, Kind.NODE, ""))
     assert kept is not None
     assert kept.generation == 10

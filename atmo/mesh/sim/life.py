@@ -48,21 +48,27 @@ OVERLAY_PACE = MeshTiming(node_ttl_s=600.0, capability_ttl_s=600.0)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Of one life. settled_s: the longest that it took until all was as before."""
+    """Of one life. served, at_once: requests that somebody answered, and those that the first node asked answered;
+    settled_s: the longest that it took until all was as before."""
 
     seed: int
     hours: float
     misfortunes: int
-    requests: Requests
+    requests: int
+    served: int
+    at_once: int
     settled_s: float
     events: int
     trace: str
 
+    @property
+    def availability(self) -> float:
+        return self.served / max(1, self.requests)
+
     def __str__(self) -> str:
-        asked = self.requests
         return (
-            f"seed {self.seed}: {self.hours:g} h, {self.misfortunes} misfortunes, {asked.tried} requests, "
-            f"{asked.availability:.4%} served, {asked.at_once / max(1, asked.tried):.4%} by the first node asked, "
+            f"seed {self.seed}: {self.hours:g} h, {self.misfortunes} misfortunes, {self.requests} requests, "
+            f"{self.availability:.4%} served, {self.at_once / max(1, self.requests):.4%} by the first node asked, "
             f"as before within {self.settled_s:.0f} s, {self.events:,} events, trace {self.trace[:12]}"
         )
 
@@ -99,8 +105,11 @@ class Life:
         except AssertionError as exc:
             told = "\n  ".join(self._story[-12:])
             raise AssertionError(f"seed {self._seed}, {self.sim.time_s:.1f} s: {exc}\n  {told}") from exc
-        met, sim = sum(self.met.values()), self.sim
-        return Report(self._seed, hours, met, self.requests, self._settled_s, sim.handled, sim.trace)
+        asked, sim = self.requests, self.sim
+        return Report(
+            self._seed, hours, sum(self.met.values()), asked.tried, asked.served, asked.at_once, self._settled_s,
+            sim.handled, sim.trace,
+        )  # fmt: skip
 
     # Misfortunes
 
@@ -126,7 +135,8 @@ class Life:
     def _excuse(self, met: Misfortune) -> None:
         everyone = len(met.hit) == len(self.sim.nodes)
         for node in met.hit:
-            self._excused[node] = self.sim.time_s + met.lasts_s + ECHO_S
+            until_s = self.sim.time_s + met.lasts_s + ECHO_S
+            self._excused[node] = max(until_s, self._excused.get(node, 0.0))
             if not everyone:
                 self.requests.unwell[node] = None
 
@@ -161,12 +171,12 @@ class Life:
     def _check(self) -> None:
         """All invariants, and nobody was taken for dead who was well."""
         self.sim.validate_cores()
-        excused = {node.peer for node, until_s in self._excused.items() if until_s >= self.sim.time_s}
         for node in self.sim.nodes:
             for at_s, effect in node.effects:
                 if isinstance(effect, events.HealthChanged) and effect.health is Health.DEAD:
                     whom = self.sim._by_peer[effect.peer]
-                    assert effect.peer in excused, f"{node.number} buried {whom.number}, who was well, at {at_s:.1f} s"
+                    excused = at_s <= self._excused.get(whom, 0.0)
+                    assert excused, f"{node.number} buried {whom.number}, who was well, at {at_s:.1f} s"
             node.effects.clear()
             node.delivered.clear()
 

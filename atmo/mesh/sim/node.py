@@ -100,6 +100,7 @@ class SimNode:
         self.skew_s = 0.0
         self.backlog: list[Event] | None = None  # what happened to it while it was paused; None while it runs
         self.generation = 0
+        self.began_s = 0.0  # when it started, in simulated time
         self.wakes_s: float | None = None  # when its next Tick is scheduled
         self.delivered: list[Deliver] = []
         self.effects: list[tuple[float, Effect]] = []
@@ -110,7 +111,8 @@ class SimNode:
         self._sizes = sizes
         self._rng = Random(f"core {seed} {number}")  # noqa: S311 - a simulation must be repeatable
         self._sign: Sign = self.identity.sign if real_keys else fast_sign(self.peer)
-        self._verify: Verify = verify_ed25519 if real_keys else fast_verify
+        self._genuine: Verify = verify_ed25519 if real_keys else fast_verify
+        self.checked = 0  # signatures, in all its lives
         self.watch: Callable[[RowsChanged], None] | None = None
         self.start(1)
 
@@ -125,13 +127,17 @@ class SimNode:
             mesh=self._mesh,
             generation=generation,
             sign=self._sign,
-            verify=self._verify,
+            verify=self.verify,
             timing=self._timing,
             rng=self._rng,
             sizes=self._sizes,
             roll=self.registry.roll(),
             certificate=self.certificate,
         )
+
+    def verify(self, public: bytes, domain: bytes, payload: bytes, signature: bytes) -> bool:
+        self.checked += 1
+        return self._genuine(public, domain, payload, signature)
 
     def moment(self, time_s: float) -> Moment:
         return Moment(time_s, EPOCH_S + time_s + self.skew_s)

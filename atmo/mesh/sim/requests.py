@@ -4,7 +4,8 @@ Every few seconds some node that is well looks up who offers what it needs, and 
 answer it asks another, three in all. The request was served if one of the three is alive, running and within reach. As
 in `MeshNode`, where all link to all only linked nodes are asked, in an overlay anybody, and who did not answer is
 avoided for a while. Not counted are requests of nodes that are themselves stopped, unwell (`unwell`: starved, liars, of
-another time), or cut off from more than three quarters of the mesh: it is they that are not available.
+another time), in their first second, or cut off from more than three quarters of the mesh: it is they that are not
+available. Suspects are asked by nobody that has no link to them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ TRIES = 3
 # For how long a node that did not answer is not asked again by the same node. A guess: in `MeshNode` until it renews
 # its row, which takes longer.
 AVOID_S = 60.0
+# Until a node that starts has a table. A guess: three links' handshakes.
+FIRST_S = 1.0
 # A node that reaches less of the mesh is not counted as one that asks.
 WITHIN_REACH = 0.25
 
@@ -49,7 +52,8 @@ class Requests:
     def ask(self) -> None:
         """One request of a node that chance picks."""
         asker = self.chance.choice(self.sim.nodes)
-        if not asker.alive or asker.backlog is not None or asker in self.unwell:
+        young = self.sim.time_s - asker.began_s < FIRST_S
+        if not asker.alive or asker.backlog is not None or asker in self.unwell or young:
             return
         within_reach = sum(self._answers(asker, node) for node in self.sim.nodes)
         if within_reach < max(1.0, WITHIN_REACH * (len(self.sim.living) - 1)):
@@ -64,11 +68,12 @@ class Requests:
 
     def _candidates(self, asker: SimNode) -> Iterator[SimNode]:
         """Whom to ask, one after the other: of those that the asker's own table names."""
-        doubts, core, now_s = asker.core.vigil.detector.doubts, asker.core, self.sim.time_s
+        core, detector, now_s = asker.core, asker.core.vigil.detector, self.sim.time_s
+        doubted = detector.suspects() | {asker.peer}
         named = [
             self.sim._by_peer[row.id.origin]
             for row in core.store.rows(Kind.CAPABILITY)
-            if row.id.origin != asker.peer and not doubts(row.id.origin)
+            if row.id.origin not in doubted and not detector.doubts(row.id.origin)
         ]
         if core.fabric.everyone:
             named = [node for node in named if node.peer in core.links]

@@ -326,6 +326,7 @@ class Sim:
         return node
 
     def _introduce(self, node: SimNode, via: SimNode | None) -> None:
+        node.began_s = self.time_s
         if node.speaks:
             self.publish(node, Kind.NODE, "", self.describe(node))
         if via is not None and via is not node:
