@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from atmo.errors import UsageError
 from bench import __main__ as command
 from bench import encoder as encoder_scenario
-from bench import gossip, gossip_scale, harness, hop, node, processes, report, stats, texts
+from bench import gossip, gossip_scale, harness, hop, node, processes, report, stats, texts, watch
 from bench import routing as routing_scenario
 from bench.harness import Context, Outcome, Pair, Scenario, Series, Target
 
@@ -29,6 +29,7 @@ SIZES: dict[str, type[msgspec.Struct]] = {
     "hop": hop.Sizes,
     "node": node.Sizes,
     "routing": routing_scenario.Sizes,
+    "watch": watch.Sizes,
 }
 
 
@@ -182,7 +183,7 @@ def test_every_scenario_file_fits_its_module(name: str) -> None:
 def test_an_unknown_scenario_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["rooting"]) == 2
     assert capsys.readouterr().err == (
-        "There is no scenario 'rooting'. There are: encoder, gossip, gossip_scale, hop, node, routing.\n"
+        "There is no scenario 'rooting'. There are: encoder, gossip, gossip_scale, hop, node, routing, watch.\n"
     )
 
 
