@@ -55,7 +55,9 @@ class DiscoverySection(Section, frozen=True, kw_only=True, forbid_unknown_fields
 
 class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """threads 0: one for each core; slots: requests one model answers at once; context 0: the model's own, in tokens;
-    batch 0: the engine's own; gpu_layers -1: all that fit; queue: requests that may wait for a slot."""
+    batch 0: the engine's own; gpu_layers -1: all that fit; queue: requests that may wait for a slot;
+    own_first: requests asked on this machine wait before those of other nodes; drain_s: how long a node that is told to
+    stop goes on with what it has begun."""
 
     engine: str = "auto"
     threads: int = 0
@@ -64,6 +66,8 @@ class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields
     batch: int = 0
     gpu_layers: int = -1
     queue: int = 16
+    own_first: bool = True
+    drain_s: float = 5.0
 
 
 class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,13 +22,14 @@ from typing import Any
 import structlog
 
 from atmo.clock import SystemClock
+from atmo.generation import Finish
 from atmo.ids import MeshId, PeerId, parse_multiaddr
 from atmo.keys import CurveKeys, Identity, issue_credential
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
 from atmo.mesh.field import GradientField
 from atmo.mesh.node import MeshNode
 from atmo.mesh.rows import Kind, NodeInfo
-from atmo.mesh.service import Answer, Finished, Question
+from atmo.mesh.service import Answer, Question
 from atmo.mesh.table import RoutingTable
 from atmo.transport.zeromq import ZmqTransport
 
@@ -56,7 +57,7 @@ class Idle:
         self._load = Load(capability_id, 0, 1, 0, 0.0, 0.0, 0.0, True)
 
     async def answer(self, question: Question) -> AsyncGenerator[Answer, None]:
-        yield Finished("stop")
+        yield Finish(reason="stop")
 
     def load(self) -> Load:
         return self._load

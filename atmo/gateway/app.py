@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from atmo import __version__
 from atmo.errors import AtmoError
+from atmo.generation import Task
 
 Json = dict[str, Any]
 
@@ -78,6 +79,8 @@ class NodeHandle(Protocol):
     def explained(self, request_id: str) -> Json: ...
 
     def ask(self, request: AskRequest) -> AsyncIterator[Json]: ...
+
+    def answer(self, wish: RouteRequest, task: Task, timeout_s: float) -> AsyncIterator[Json]: ...
 
     def want_stop(self) -> None: ...
 

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import msgspec
 
+from atmo.generation import Finish, Piece, Task
+
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to load and how.
@@ -45,42 +47,6 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float = 0.0
 
 
-class ChatTurn(msgspec.Struct, frozen=True):
-    role: str
-    content: str
-
-
-class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
-    """One chat to answer. max_tokens 0: until the model ends or the context is full. seed -1: any."""
-
-    turns: tuple[ChatTurn, ...]
-    max_tokens: int = 0
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = -1
-    stop: tuple[str, ...] = ()
-
-
-class Piece(msgspec.Struct, frozen=True):
-    """Some more of an answer: the text and the ids of its tokens. Text never ends inside a character; ids may come with
-    empty text while a character is incomplete."""
-
-    text: str
-    token_ids: tuple[int, ...]
-
-
-class Finish(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of an answer. reason: `stop` or `length`. Times in seconds, as the engine measured them."""
-
-    reason: str
-    prompt_tokens: int
-    output_tokens: int
-    cached_tokens: int = 0
-    queue_s: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
     """slots_busy of slots are working; `waiting` requests have none yet. ready: answers now."""
@@ -100,7 +66,7 @@ class Engine(Protocol):
 
     facts: ModelFacts
 
-    def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
+    def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         """Answer a chat: some pieces, then one finish."""
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from atmo.errors import EngineUnavailable, ProtocolError
+from atmo.generation import Finish, Piece, Task
 from atmo.inference.channel import Channel
-from atmo.inference.engine import ChatJob, Finish, ModelFacts, ModelSpec, Piece
+from atmo.inference.engine import ModelFacts, ModelSpec
 from atmo.inference.process import Exit, WorkerProcess
 from atmo.inference.protocol import (
     Bye,
@@ -93,16 +94,16 @@ class Life:
     def open_requests(self) -> int:
         return len(self._requests)
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
+    async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         """Closing the generator early cancels the request in the worker."""
         request_id, queue = self._open()
-        self._send(Chat(request_id, job))
+        self._send(Chat(request_id, task))
         over = False
         try:
             while not over:
                 frame = await queue.get()
                 if isinstance(frame, Said):
-                    yield Piece(frame.text, frame.token_ids)
+                    yield frame.piece
                     continue
                 over = True
                 yield _expect(frame, Done).finish

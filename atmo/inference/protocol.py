@@ -14,7 +14,8 @@ from typing import TypeAlias
 import msgspec
 
 from atmo.errors import AtmoError, ProtocolError, UsageError, by_code
-from atmo.inference.engine import ChatJob, Finish, ModelFacts, ModelSpec
+from atmo.generation import Finish, Piece, Task
+from atmo.inference.engine import ModelFacts, ModelSpec
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # a guess: above any prompt or batch of vectors that is taken, far below memory
 _PREFIX_BYTES = 4
@@ -27,7 +28,7 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
 
 class Chat(msgspec.Struct, frozen=True, tag="chat"):
     id: int
-    job: ChatJob
+    task: Task
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
@@ -63,8 +64,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 class Said(msgspec.Struct, frozen=True, tag="said"):
     id: int
-    text: str
-    token_ids: tuple[int, ...]
+    piece: Piece
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

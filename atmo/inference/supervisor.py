@@ -19,7 +19,8 @@ from random import Random
 
 from atmo.clock import Clock
 from atmo.errors import AtmoError, EngineUnavailable
-from atmo.inference.engine import ChatJob, EngineEvent, EngineLoad, Finish, ModelFacts, ModelSpec, Piece
+from atmo.generation import Finish, Piece, Task
+from atmo.inference.engine import EngineEvent, EngineLoad, ModelFacts, ModelSpec
 from atmo.inference.life import Life
 from atmo.inference.process import Exit
 from atmo.inference.restarts import RestartPolicy, Restarts
@@ -110,11 +111,11 @@ class Supervisor:
         if self.state == "failed" and self._trouble is not None:
             raise self._trouble
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
+    async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         life = self._serving()
         self._chats += 1
         try:
-            async with aclosing(life.chat(job)) as parts:
+            async with aclosing(life.chat(task)) as parts:
                 async for part in parts:
                     yield part
         finally:

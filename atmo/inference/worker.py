@@ -20,8 +20,9 @@ from contextlib import aclosing
 from pathlib import Path
 
 from atmo.errors import AtmoError, InferenceError
+from atmo.generation import Finish
 from atmo.inference.channel import Channel
-from atmo.inference.engine import Engine, Finish
+from atmo.inference.engine import Engine
 from atmo.inference.engines import open_engine
 from atmo.inference.protocol import (
     Bye,
@@ -110,12 +111,12 @@ class Worker:
             self._send(Counted(frame.id, await self._engine.count_tokens(frame.text)))
 
     async def _chat(self, engine: Engine, frame: Chat) -> None:
-        async with aclosing(engine.chat(frame.job)) as parts:
+        async with aclosing(engine.chat(frame.task)) as parts:
             async for part in parts:
                 if isinstance(part, Finish):
                     self._send(Done(frame.id, part))
                 else:
-                    self._send(Said(frame.id, part.text, part.token_ids))
+                    self._send(Said(frame.id, part))
 
     def _send(self, frame: Frame) -> None:
         if self._channel is not None:

@@ -14,8 +14,8 @@ what is usual in its class, rather on the slow side. Size is counted in units of
 seconds a unit, learned from any mix of requests, give the S of the next one. Invariants: every potential is finite and
 positive; an advert cannot push S below a quarter of the candidates' median; after three answers adverts do not count.
 
-Outlier ejection as Envoy does it: five failures in a row put a candidate out for 30 s, longer each time. The decision
-ignores ejection where it would leave nobody.
+Outlier ejection as Envoy does it: five failures in a row put a candidate out for 30 s, longer each time, and then the
+first request decides whether it stays. The decision ignores ejection where it would leave nobody.
 """
 
 from __future__ import annotations
@@ -166,10 +166,12 @@ class GradientField:
         rows, settings = self.table.rows, self.settings
         rows.failures[row] = float(self._failures(np.array([row]), now)[0]) + 1.0
         rows.failed_at_s[row] = now
+        if now < rows.ejected_until_s[row]:
+            return 0.0  # begun before it was put out: known already
         rows.streak[row] += 1
         if rows.streak[row] < settings.eject_after:
             return 0.0
-        rows.streak[row] = 0
+        rows.streak[row] = settings.eject_after - 1  # back on trial: one more, and it is out again
         rows.ejections[row] += 1
         out_s = min(settings.eject_s * int(rows.ejections[row]), settings.eject_most_s)
         rows.ejected_until_s[row] = now + out_s

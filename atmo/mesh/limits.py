@@ -10,8 +10,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-# An Ask carries a whole conversation in one control frame, whose limit this is (atmo/transport/base.py).
+# A control frame's limit (atmo/transport/base.py); an Ask that is larger travels in parcels.
 MAX_MESSAGE_BYTES = 1 << 20
+# A parcel fits into a frame of either lane, with its header. All of them together: sixteen large photographs.
+MAX_PARCEL_BYTES = 512 << 10
+MAX_PARCELS = 128
 # Rows travel in frames of at most this size, far below the gossip lane's limit, so that none holds up what follows it.
 MAX_ROWS_FRAME_BYTES = 64 << 10
 # 16 views of 384 bytes, and a descriptor with 32 examples of 700 bytes. Two rows always fit into a frame.
@@ -37,13 +40,10 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 Big = Annotated[int, Meta(ge=0, le=_INT53)]
 Order = Annotated[int, Meta(ge=1, le=_INT53)]
 Credits = Annotated[int, Meta(ge=1, le=4096)]
-TokenId = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
-Seed = Annotated[int, Meta(ge=-1, le=_INT53)]
 
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Positive = Annotated[float, Meta(ge=0.0, le=1e12)]
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
-Temperature = Annotated[float, Meta(ge=0.0, le=100.0)]
 Duration = Annotated[float, Meta(ge=0.0, le=86_400.0)]
 Ttl = Annotated[float, Meta(gt=0.0, le=MAX_TTL_S)]
 
@@ -52,7 +52,4 @@ Name = Annotated[str, Meta(max_length=200)]
 Ident = Annotated[str, Meta(min_length=1, max_length=200)]
 Address = Annotated[str, Meta(max_length=300)]
 Sentence = Annotated[str, Meta(max_length=4000)]
-Passage = Annotated[str, Meta(max_length=64 << 10)]
-"""A piece of an answer, in characters."""
-
 Labels = Annotated[tuple[tuple[Word, Name], ...], Meta(max_length=32)]

@@ -12,11 +12,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from atmo.generation import Finish, Piece, Task
 from atmo.ids import PeerId
 from atmo.keys import Sealed
 from atmo.mesh.capability import Load
 from atmo.mesh.limits import (
     MAX_ORIGINS,
+    MAX_PARCEL_BYTES,
+    MAX_PARCELS,
     MAX_ROWS_PER_FRAME,
     MAX_VERSIONS,
     Address,
@@ -30,13 +33,7 @@ from atmo.mesh.limits import (
     Key32,
     Name,
     Order,
-    Passage,
-    Positive,
-    Seed,
     Sentence,
-    Temperature,
-    TokenId,
-    Unit,
     Word,
 )
 from atmo.mesh.rows import SignedRow
@@ -167,23 +164,6 @@ class Prune(Message, frozen=True, tag=33):
     """Announce new rows from now on, do not send them: they arrive here from others first."""
 
 
-class Turn(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One message of a conversation. role: `system`, `user` or `assistant`."""
-
-    role: Word
-    content: str
-
-
-class Sampling(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How to write the answer. max_tokens 0: as many as the context holds. seed -1: any."""
-
-    max_tokens: Count = 0
-    temperature: Temperature = 0.0
-    top_p: Unit = 1.0
-    seed: Seed = -1
-    stop: Annotated[tuple[Name, ...], Meta(max_length=16)] = ()
-
-
 class Ask(Message, frozen=True, tag=10):
     """Do this. `window` parts may be sent before the first Grant; `deadline_s` is what is left of the request's time.
 
@@ -193,20 +173,18 @@ class Ask(Message, frozen=True, tag=10):
     id: CallId
     attempt: Count
     capability: Ident
-    turns: Annotated[tuple[Turn, ...], Meta(max_length=2048)]
-    sampling: Sampling
+    task: Task
     deadline_s: Duration
     window: Credits
 
 
 class Part(Message, frozen=True, tag=11):
-    """The next piece of an answer. seq counts from 0 without gaps; token_ids may be empty where an engine has none."""
+    """The next piece of an answer. seq counts from 0 without gaps."""
 
     id: CallId
     attempt: Count
     seq: Count
-    text: Passage
-    token_ids: Annotated[tuple[TokenId, ...], Meta(max_length=4096)]
+    piece: Piece
 
 
 class Vectors(Message, frozen=True, tag=12):
@@ -228,17 +206,12 @@ class Scores(Message, frozen=True, tag=13):
 
 
 class Done(Message, frozen=True, tag=14):
-    """The answer is complete after `seq` parts. finish: `stop`, `length` or `cancelled`. Times are the engine's."""
+    """The answer is complete after `seq` parts."""
 
     id: CallId
     attempt: Count
     seq: Count
-    finish: Word
-    prompt_tokens: Count
-    output_tokens: Count
-    queue_s: Positive
-    prefill_s: Positive
-    decode_s: Positive
+    finish: Finish
     load: Load | None
 
 
@@ -269,6 +242,16 @@ class Grant(Message, frozen=True, tag=17):
     parts: Credits
 
 
+class Parcel(Message, frozen=True, tag=18):
+    """A piece of an Ask that is too large for a frame, on the bulk lane. at: from 0; total: how many there are."""
+
+    id: CallId
+    attempt: Count
+    at: Annotated[int, Meta(ge=0, lt=MAX_PARCELS)]
+    total: Annotated[int, Meta(ge=1, le=MAX_PARCELS)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=MAX_PARCEL_BYTES)]
+
+
 OverlayMessage = Join | ForwardJoin | Neighbour | Disconnect | Shuffle | ShuffleReply
 TreeMessage = Push | IHave | Graft | Prune
 SyncMessage = Versions | Digest
@@ -295,4 +278,5 @@ AnyMessage = (
     | Failed
     | Cancel
     | Grant
+    | Parcel
 )

@@ -18,16 +18,17 @@ import numpy as np
 import structlog
 
 from atmo.clock import Clock, moment
-from atmo.errors import TransportError
+from atmo.errors import FrameTooLarge, RemoteProtocolError, TransportError, UsageError
 from atmo.ids import KEY_BYTES, MeshId, Multiaddr, PeerId, format_peer, short
 from atmo.keys import Identity, Passport, Sealed, check_revocation, verify
 from atmo.mesh import calls, core, events
 from atmo.mesh.asking import Asking, Job, Routed
 from atmo.mesh.capability import Capability
-from atmo.mesh.codec import encode
+from atmo.mesh.codec import decode, encode
 from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
-from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Scores, Vectors
+from atmo.mesh.parcels import Parcels, cut
 from atmo.mesh.query import Query
 from atmo.mesh.routing import decide
 from atmo.mesh.rows import Gradient, Kind, NodeInfo
@@ -78,7 +79,7 @@ class MeshNode:
         self.table = RoutingTable()
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit, on_served)
-        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want)
+        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want, self._root_of, self._chance)
         self.problems: dict[str, str] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
@@ -105,6 +106,8 @@ class MeshNode:
         self._on_event = on_event
         self._passports: dict[PeerId, Passport] = {}
         self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
+        self._parcels = Parcels()
+        self._carrying: dict[tuple[bytes, int], asyncio.Task[None]] = {}  # requests that travel in pieces
         self._wake: asyncio.TimerHandle | None = None
         self._load_timer: asyncio.TimerHandle | None = None
         self._load_told_s = float("-inf")
@@ -168,10 +171,19 @@ class MeshNode:
             async for reply in replies:
                 yield reply
 
+    async def drain(self, wait_s: float) -> None:
+        """Withdraw what is offered and refuse what is new; what has begun may end, for up to `wait_s`."""
+        for capability_id in list(self.serving.services):
+            self._handle(events.Withdraw(Kind.CAPABILITY, capability_id))
+        await self.serving.drain(wait_s)
+
     async def stop(self) -> None:
         """Withdraw everything, end all requests, close the sockets."""
         if self._closed:
             return
+        for carrying in self._carrying.values():
+            carrying.cancel()
+        await asyncio.gather(*self._carrying.values(), return_exceptions=True)
         await self.serving.close()
         self._handle(events.Stop())
         self._closed = True
@@ -189,7 +201,9 @@ class MeshNode:
         if self._closed:
             return
         for event in happened:
-            if isinstance(event, Received):
+            if isinstance(event, Received) and event.lane is Lane.BULK:
+                self._on_bulk(event.peer, event.frame)
+            elif isinstance(event, Received):
                 self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, event.frame))
             elif isinstance(event, LinkUp):
                 self._nameless.add(event.peer)
@@ -254,6 +268,7 @@ class MeshNode:
     def _lost(self, event: LinkDown) -> None:
         self._greet(event.peer, known=True)
         self._happened("lost", event.peer, event.reason)
+        self._parcels.drop(event.peer)
         self.serving.peer_lost(event.peer)
         self._handle(events.LinkDown(event.peer, event.reason))
         self.asking.peer_lost(event.peer, event.reason)
@@ -382,16 +397,59 @@ class MeshNode:
         if isinstance(message, Ask) and peer not in self.transport.linked():
             self._park(peer, message)
             return
+        if isinstance(message, Cancel) and (carrying := self._carrying.get((message.id, message.attempt))):
+            carrying.cancel()
         try:
             self.transport.send(peer, encode(message))
+        except FrameTooLarge:
+            assert isinstance(message, Ask), "every other message is bounded by its fields"
+            self._carry(peer, message)
         except TransportError as error:
             if isinstance(message, Ask):
                 asyncio.get_running_loop().call_soon(self.asking.not_sent, message.id, peer, error.message)
+
+    def _carry(self, peer: PeerId, ask: Ask) -> None:
+        """Send a request that is larger than a frame."""
+        task = asyncio.create_task(self._send_parcels(peer, ask), name=f"carry {ask.id.hex()[:8]}")
+        self._carrying[ask.id, ask.attempt] = task
+        task.add_done_callback(lambda _: self._carrying.pop((ask.id, ask.attempt), None))
+
+    async def _send_parcels(self, peer: PeerId, ask: Ask) -> None:
+        try:
+            for parcel in cut(ask):
+                await self.transport.send_bulk(peer, encode(parcel))
+        except FrameTooLarge as error:
+            self.asking.receive(
+                peer, Failed(ask.id, ask.attempt, UsageError.code, error.message, error.hint, 0.0, None)
+            )
+        except TransportError as error:
+            self.asking.not_sent(ask.id, peer, error.message)
+
+    def _on_bulk(self, peer: PeerId, frame: bytes) -> None:
+        """What comes on the bulk lane is dealt with at once, so its sender may send as much again."""
+        self.transport.release_bulk(peer, len(frame))
+        try:
+            message = decode(frame)
+            ask = self._parcels.receive(peer, message, self._clock.now()) if isinstance(message, Parcel) else None
+        except RemoteProtocolError as error:
+            self._perform(events.Misbehaved(peer, error.message))
+            return
+        if ask is not None:
+            self.serving.ask(peer, ask)
 
     def _want(self, peer: PeerId, needed: bool) -> None:
         """A request needs a link to the peer, or does not any more."""
         if peer != self.peer and not self._closed:
             self._handle(events.Want(peer, needed=needed))
+
+    def _root_of(self, peer: PeerId, capability_id: str) -> str:
+        row = self.table.find(peer, capability_id)
+        if row < 0:
+            return ""
+        return self.table.classes.capability[int(self.table.rows.klass[row])].descriptor.root
+
+    def _chance(self) -> float:
+        return float(self._rng.random())
 
     def _park(self, peer: PeerId, ask: Ask) -> None:
         """Until the link is there that `_want` asked for, or too late."""
@@ -418,6 +476,7 @@ class MeshNode:
         elif isinstance(message, Grant):
             self.serving.grant(peer, message)
         elif isinstance(message, Cancel):
+            self._parcels.cancel(peer, message.id, message.attempt)
             self.serving.cancel(peer, message)
 
     def _learn(self, seen: calls.Observe) -> None:

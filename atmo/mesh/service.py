@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from atmo.generation import Finish, Piece, Task
 from atmo.mesh.capability import Load
-from atmo.mesh.messages import Sampling, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +19,9 @@ class Question:
     """What is asked. deadline_s: time left. own: asked on this machine, not by a peer."""
 
     id: bytes
-    turns: tuple[Turn, ...]
-    sampling: Sampling
+    task: Task
     deadline_s: float
     own: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A piece of text and the ids of its tokens (none where the engine has none)."""
-
-    text: str
-    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +38,12 @@ class Labels:
     labels: tuple[tuple[str, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The answer is complete. finish: `stop` or `length`. Times in seconds, as the engine measured them."""
-
-    finish: str
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    queue_s: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-
-
-Answer = Text | Vector | Labels | Finished
+Answer = Piece | Vector | Labels | Finish
 
 
 class Service(Protocol):
     def answer(self, question: Question) -> AsyncGenerator[Answer, None]:
-        """Pieces, then one `Finished`. Raises AtmoError; closing the generator early frees what the request held."""
+        """Pieces, then one `Finish`. Raises AtmoError; closing the generator early frees what the request held."""
 
     def load(self) -> Load:
         """How busy the capability is now."""

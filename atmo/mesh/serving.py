@@ -8,10 +8,11 @@ from contextlib import aclosing
 
 import structlog
 
-from atmo.errors import AtmoError, Cancelled, ModelNotFound, RequestTimeout, UsageError
+from atmo.errors import AtmoError, Cancelled, EngineUnavailable, ModelNotFound, RequestTimeout, UsageError
+from atmo.generation import Finish, Piece
 from atmo.ids import PeerId, short
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
-from atmo.mesh.service import Answer, Finished, Labels, Question, Service, Text, Vector
+from atmo.mesh.service import Answer, Labels, Question, Service, Vector
 
 log = structlog.get_logger("atmo.serving")
 
@@ -21,11 +22,11 @@ MAX_TOLD_CHARS = 2000
 Ticket = tuple[PeerId, bytes, int]
 """Who asks, the request's id, the attempt."""
 Send = Callable[[PeerId, AnyMessage], None]
-Told = Callable[[PeerId, Ask, Finished | AtmoError | None], None]
+Told = Callable[[PeerId, Ask, Finish | AtmoError | None], None]
 """Who asks, the question, and how it ended: None when the answer begins."""
 
 
-def nobody(peer: PeerId, ask: Ask, end: Finished | AtmoError | None) -> None:
+def nobody(peer: PeerId, ask: Ask, end: Finish | AtmoError | None) -> None:
     """Nobody watches."""
 
 
@@ -57,6 +58,7 @@ class Serving:
         self._told = told
         self._services: dict[str, Service] = {}
         self._running: dict[Ticket, tuple[asyncio.Task[None], Credit]] = {}
+        self._draining = False
 
     def offer(self, capability: str, service: Service) -> None:
         self._services[capability] = service
@@ -94,6 +96,13 @@ class Serving:
             if asker == peer:
                 task.cancel()
 
+    async def drain(self, wait_s: float) -> None:
+        """Take nothing new, and go on with what has begun for up to so long."""
+        self._draining = True
+        tasks = [task for task, _ in self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=wait_s)
+
     async def close(self) -> None:
         tasks = [task for task, _ in self._running.values()]
         for task in tasks:
@@ -107,9 +116,11 @@ class Serving:
         service = self._services.get(ask.capability)
         self._told(peer, ask, None)
         try:
+            if self._draining:
+                raise EngineUnavailable(f"{short(self._own)} is stopping.")
             if service is None:
                 raise ModelNotFound(f"{short(self._own)} does not serve {ask.capability}.")
-            if not ask.turns or not ask.turns[-1].content.strip():
+            if not ask.task.turns:
                 raise UsageError("The prompt is empty.", hint="Say what you want.")
             async with asyncio.timeout(ask.deadline_s):
                 await self._stream(peer, ask, service, credit)
@@ -127,11 +138,11 @@ class Serving:
             self._fail(peer, ask, service, AtmoError(f"The node failed: {type(error).__name__}.", hint="See its log."))
 
     async def _stream(self, peer: PeerId, ask: Ask, service: Service, credit: Credit) -> None:
-        question = Question(ask.id, ask.turns, ask.sampling, ask.deadline_s, own=peer == self._own)
+        question = Question(ask.id, ask.task, ask.deadline_s, own=peer == self._own)
         seq = 0
         async with aclosing(service.answer(question)) as items:
             async for item in items:
-                if isinstance(item, Finished):
+                if isinstance(item, Finish):
                     self._send(peer, _done(ask, seq, item, service))
                     self._told(peer, ask, item)
                     return
@@ -148,24 +159,13 @@ class Serving:
 
 
 def _part(ask: Ask, seq: int, item: Answer) -> Part | Vectors | Scores:
-    if isinstance(item, Text):
-        return Part(ask.id, ask.attempt, seq, item.text, item.token_ids)
+    if isinstance(item, Piece):
+        return Part(ask.id, ask.attempt, seq, item)
     if isinstance(item, Labels):
         return Scores(ask.id, ask.attempt, seq, item.labels)
     assert isinstance(item, Vector)
     return Vectors(ask.id, ask.attempt, seq, item.vector)
 
 
-def _done(ask: Ask, seq: int, item: Finished, service: Service) -> Done:
-    return Done(
-        ask.id,
-        ask.attempt,
-        seq,
-        item.finish,
-        item.prompt_tokens,
-        item.output_tokens,
-        item.queue_s,
-        item.prefill_s,
-        item.decode_s,
-        service.load(),
-    )
+def _done(ask: Ask, seq: int, item: Finish, service: Service) -> Done:
+    return Done(ask.id, ask.attempt, seq, item, service.load())

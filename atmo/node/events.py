@@ -33,10 +33,11 @@ from typing import Any
 
 from atmo.clock import Clock
 from atmo.errors import AtmoError
+from atmo.generation import Finish
 from atmo.ids import PeerId, format_peer
 from atmo.mesh.asking import Routed
 from atmo.mesh.messages import Ask
-from atmo.mesh.service import Answer, Finished
+from atmo.mesh.service import Answer
 
 Json = dict[str, Any]
 
@@ -134,7 +135,7 @@ class Journal:
                         at = self._asked(reply)
                     elif at is not None:
                         first_s = first_s or self._clock.now() - began_s
-                        if isinstance(reply, Finished):
+                        if isinstance(reply, Finish):
                             timing = {"first_s": round(first_s, 6), "total_s": round(self._clock.now() - began_s, 6)}
                             self.record("answered", **at, **timing, **_amounts(reply))
                             at = None
@@ -156,23 +157,24 @@ class Journal:
             "peer": format_peer(chosen.peer),
             "name": chosen.node,
         }
-        self.record("retried" if routed.because else "asked", **at, detail=routed.because)
+        more = {"resumed": routed.resumed} if routed.because else {}
+        self.record("retried" if routed.because else "asked", **at, detail=routed.because, **more)
         return at
 
-    def served(self, peer: PeerId, name: str, ask: Ask, end: Finished | AtmoError | None) -> None:
+    def served(self, peer: PeerId, name: str, ask: Ask, end: Finish | AtmoError | None) -> None:
         """A request of another node was begun here, or it ended."""
         what = {"request_id": ask.id.hex(), "capability": ask.capability}
         if end is None:
             self.about("serving", peer, name, **what)
-        elif isinstance(end, Finished):
+        elif isinstance(end, Finish):
             self.about("served", peer, name, **what, **_amounts(end))
         else:
             self.about("refused", peer, name, end.message, **what)
 
 
-def _amounts(end: Finished) -> Json:
+def _amounts(end: Finish) -> Json:
     return {
-        "finish": end.finish,
+        "finish": end.reason,
         "prompt_tokens": end.prompt_tokens,
         "output_tokens": end.output_tokens,
         "decode_s": round(end.decode_s, 6),

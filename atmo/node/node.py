@@ -22,13 +22,14 @@ import structlog
 from atmo.clock import Clock, SystemClock
 from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
+from atmo.generation import Finish, Piece, Sampling, Task, Turn
 from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
 from atmo.keys import issue_revocation
 from atmo.mesh.asking import Job, Routed
-from atmo.mesh.messages import Ask, Sampling, Turn
+from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
-from atmo.mesh.service import Finished, Labels, Text
+from atmo.mesh.service import Labels
 from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.events import Journal
@@ -83,7 +84,7 @@ class Node:
         self._home = open_home(self.config, self.clock)
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
-                offer, self.config.inference.queue, self.clock, self._on_engine
+                offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
             )
         for service in self.services.values():
             await service.start()
@@ -105,9 +106,11 @@ class Node:
 
     async def stop(self) -> None:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
-        self.journal.close()
         if self._discovery is not None:
             await self._discovery.close()
+        if self._mesh is not None:
+            await self._mesh.drain(self.config.inference.drain_s)
+        self.journal.close()
         if self._gateway is not None:
             await self._gateway.stop()
         if self._mesh is not None:
@@ -177,9 +180,13 @@ class Node:
 
     async def ask(self, request: AskRequest) -> AsyncGenerator[Json, None]:
         """Events as `SyncClient.ask` documents them."""
-        if not request.text.strip():
-            raise UsageError("The prompt is empty.", hint="Say what you want.")
-        job = self._job(request)
+        async with aclosing(self.answer(request, _task(request), request.timeout_s)) as events:
+            async for event in events:
+                yield event
+
+    async def answer(self, wish: RouteRequest, task: Task, timeout_s: float) -> AsyncGenerator[Json, None]:
+        """Have a task done by whoever fits the wish best: events as `SyncClient.ask` documents them."""
+        job = Job(task, self._query(wish, wish.text), timeout_s)
         began_s = self.clock.now()
         first_s = 0.0
         routed: Routed | None = None
@@ -187,28 +194,20 @@ class Node:
             async for reply in replies:
                 if isinstance(reply, Routed):
                     if reply.because:
-                        yield {"event": "retry", "because": reply.because}
+                        yield reports.retry(reply)
                     routed = reply
                     yield {"event": "route", **reports.decision(self, reply.decision, reply.request_id.hex())}
                     continue
                 first_s = first_s or self.clock.now() - began_s
-                if isinstance(reply, Text):
-                    yield {"event": "text", "text": reply.text, "token_ids": reply.token_ids}
+                if isinstance(reply, Piece):
+                    yield reports.piece(reply)
                 elif isinstance(reply, Labels):
                     yield {"event": "labels", "labels": reply.labels}
-                elif isinstance(reply, Finished):
+                elif isinstance(reply, Finish):
                     assert routed is not None
                     yield reports.done(self, routed, reply, first_s, self.clock.now() - began_s)
                 else:
                     yield {"event": "vector", "vector": reports.vector(reply.vector)}
-
-    def _job(self, request: AskRequest) -> Job:
-        turns = [Turn(turn.role, turn.content) for turn in request.history]
-        if request.system:
-            turns.insert(0, Turn("system", request.system))
-        turns.append(Turn("user", request.text))
-        sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
-        return Job(tuple(turns), self._query(request, request.text), sampling, request.timeout_s)
 
     def _query(self, request: RouteRequest, text: str) -> Query:
         return self._meaning.query(text, request.model, request.type, request.constraints, self.mesh.peer)
@@ -277,7 +276,7 @@ class Node:
     def _socket_path(self) -> Path:
         return self.config.runtime / f"{format_peer(self.mesh.peer)[-12:]}.sock"
 
-    def _served(self, peer: PeerId, ask: Ask, end: Finished | AtmoError | None) -> None:
+    def _served(self, peer: PeerId, ask: Ask, end: Finish | AtmoError | None) -> None:
         """Own requests are told of by whoever asks them."""
         if peer != self.mesh.peer:
             self.journal.served(peer, self.mesh.name_of(peer), ask, end)
@@ -320,3 +319,12 @@ class Node:
 async def _one_by_one(events: Iterable[Json]) -> AsyncIterator[Json]:
     for event in events:
         yield event
+
+
+def _task(request: AskRequest) -> Task:
+    turns = [Turn(turn.role, turn.content) for turn in request.history]
+    if request.system:
+        turns.insert(0, Turn("system", request.system))
+    turns.append(Turn("user", request.text))
+    sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
+    return Task(tuple(turns), sampling)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from atmo.generation import Finish, Piece
 from atmo.ids import PeerId, format_peer
 from atmo.keys import check_invite
 from atmo.mesh import explain
@@ -19,7 +20,6 @@ from atmo.mesh.decision import Decision
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.rows import Gradient, Kind, NodeInfo, RowId, Suspicion
-from atmo.mesh.service import Finished
 from atmo.node.machine import memory_bytes
 
 if TYPE_CHECKING:
@@ -222,7 +222,26 @@ def decision(node: Node, made: Decision, request_id: str, query: Query | None = 
     return report
 
 
-def done(node: Node, routed: Routed, finished: Finished, first_s: float, total_s: float) -> Json:
+def retry(routed: Routed) -> Json:
+    return {
+        "event": "retry",
+        "because": routed.because,
+        "resumed": routed.resumed,
+        "other_model": routed.other_model,
+    }
+
+
+def piece(said: Piece) -> Json:
+    """`scores` and `calls` only where there are any."""
+    event: Json = {"event": "text", "text": said.text, "token_ids": said.token_ids}
+    if said.scores:
+        event["scores"] = [{"text": one.text, "logprob": one.logprob, "top": one.top} for one in said.scores]
+    if said.calls:
+        event["calls"] = [msgspec.structs.asdict(call) for call in said.calls]
+    return event
+
+
+def done(node: Node, routed: Routed, finish: Finish, first_s: float, total_s: float) -> Json:
     chosen = routed.decision.chosen
     return {
         "event": "done",
@@ -231,12 +250,13 @@ def done(node: Node, routed: Routed, finished: Finished, first_s: float, total_s
         "peer": format_peer(chosen.peer),
         "local": chosen.peer == node.mesh.peer,
         "capability": chosen.capability,
-        "finish": finished.finish,
-        "prompt_tokens": finished.prompt_tokens,
-        "output_tokens": finished.output_tokens,
-        "queue_s": round(finished.queue_s, 6),
-        "prefill_s": round(finished.prefill_s, 6),
-        "decode_s": round(finished.decode_s, 6),
+        "finish": finish.reason,
+        "prompt_tokens": finish.prompt_tokens,
+        "output_tokens": finish.output_tokens,
+        "cached_tokens": finish.cached_tokens,
+        "queue_s": round(finish.queue_s, 6),
+        "prefill_s": round(finish.prefill_s, 6),
+        "decode_s": round(finish.decode_s, 6),
         "first_s": round(first_s, 6),
         "total_s": round(total_s, 6),
         "decision_s": round(routed.decision.elapsed_s, 6),

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 from atmo.clock import SystemClock
-from atmo.inference.engine import ChatJob, ChatTurn, EngineEvent, Finish, ModelSpec, Piece
+from atmo.generation import Finish, Piece, Sampling, Task, Turn
+from atmo.inference.engine import EngineEvent, ModelSpec
 from atmo.inference.engines import installed_llama_engines
 from atmo.inference.restarts import RestartPolicy
 from atmo.inference.supervisor import Supervisor, SupervisorSettings
@@ -61,18 +62,14 @@ def job(
     top_p: float = 1.0,
     seed: int = -1,
     stop: tuple[str, ...] = (),
-) -> ChatJob:
-    return ChatJob(
-        turns=(ChatTurn("user", text),),
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        stop=stop,
+) -> Task:
+    return Task(
+        turns=(Turn("user", text),),
+        sampling=Sampling(max_tokens, temperature, top_p, seed, stop),
     )
 
 
-async def answer(engine: Supervisor, asked: ChatJob) -> tuple[list[Piece], Finish]:
+async def answer(engine: Supervisor, asked: Task) -> tuple[list[Piece], Finish]:
     """All pieces of an answer, and its end, which comes last and once."""
     pieces: list[Piece] = []
     async with aclosing(engine.chat(asked)) as parts:

@@ -7,10 +7,11 @@ import time
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from atmo.errors import ContextOverflow, UsageError
-from atmo.inference.engine import ChatJob, ChatTurn, Finish, Piece
+from atmo.generation import Finish, Piece, Prefix, Sampling, Task, Turn
 from atmo.inference.supervisor import Supervisor
 from tests.inference.gguf_maker import SONG, song, write_parrot
 from tests.inference.running import LLAMA_ENGINES, answer, gguf_spec, ids_of, job, running, skip_reason, text_of, until
@@ -127,9 +128,9 @@ async def test_an_answer_ends_where_the_context_does(engine: str, parrot: Path) 
 @pytest.mark.asyncio
 async def test_an_empty_prompt_and_the_wrong_kind_of_work_are_refused(engine: str, parrot: Path) -> None:
     async with running(gguf_spec(parrot, engine)) as supervisor:
-        for turns in ((), (ChatTurn("user", " \n"),)):
+        for turns in ((), (Turn("user", " \n"),)):
             with pytest.raises(UsageError, match="prompt is empty"):
-                await answer(supervisor, ChatJob(turns=turns))
+                await answer(supervisor, Task(turns=turns))
         with pytest.raises(UsageError, match="makes no embeddings"):
             await supervisor.embed(["a"])
         with pytest.raises(UsageError, match="has no labels"):
@@ -195,7 +196,7 @@ async def test_an_earlier_prompt_is_not_computed_again(engine: str, parrot: Path
 async def test_the_system_prompt_of_the_model_goes_first_unless_the_request_has_one(engine: str, parrot: Path) -> None:
     async with running(gguf_spec(parrot, engine, system="You are a parrot.")) as supervisor:
         _, own = await answer(supervisor, job("hi", max_tokens=1))
-        brought = ChatJob(turns=(ChatTurn("system", "Be."), ChatTurn("user", "hi")), max_tokens=1)
+        brought = Task(turns=(Turn("system", "Be."), Turn("user", "hi")), sampling=Sampling(max_tokens=1))
         _, other = await answer(supervisor, brought)
     async with running(gguf_spec(parrot, engine)) as supervisor:
         _, none = await answer(supervisor, job("hi", max_tokens=1))
@@ -228,3 +229,54 @@ async def test_both_engines_give_the_same_answer(parrot: Path) -> None:
         other.output_tokens,
     )
     assert Piece(text, tuple(ids)).text == song(50)
+
+
+def begun(task: Task, prefix: Prefix) -> Task:
+    return msgspec.structs.replace(task, prefix=prefix)
+
+
+@pytest.mark.asyncio
+async def test_goes_on_behind_tokens_that_another_engine_wrote(engine: str, parrot: Path) -> None:
+    async with running(gguf_spec(parrot, engine)) as supervisor:
+        whole, finish = await answer(supervisor, job(max_tokens=60))
+        for cut in (1, 17, 59):
+            prefix = Prefix("", tuple(ids_of(whole)[:cut]), song(cut))
+            rest, end = await answer(supervisor, begun(job(max_tokens=60), prefix))
+            assert ids_of(rest) == ids_of(whole)[cut:], "max_tokens counts the whole answer"
+            assert (end.reason, end.output_tokens) == ("length", 60 - cut)
+            assert end.prompt_tokens == finish.prompt_tokens, "what was written is no part of the prompt"
+
+
+@pytest.mark.asyncio
+async def test_goes_on_behind_the_text_of_another_model(engine: str, parrot: Path) -> None:
+    async with running(gguf_spec(parrot, engine)) as supervisor:
+        rest, _ = await answer(supervisor, begun(job(max_tokens=20), Prefix("", (), song(7))))
+    assert song(7) + text_of(rest) == song(20)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_was_complete_but_for_its_end_is_not_made_longer(engine: str, tmp_path: Path) -> None:
+    model = write_parrot(tmp_path / "short.gguf", ends_at="f")
+    async with running(gguf_spec(model, engine)) as supervisor:
+        full = Prefix("", tuple(b"abcdef"), "abcdef")
+        for task, reason in (
+            (job(max_tokens=0), "stop"),
+            (job(max_tokens=6), "length"),
+            (job(max_tokens=0, stop=("ef",)), "stop"),
+        ):
+            rest, finish = await answer(supervisor, begun(task, full))
+            assert (text_of(rest), finish.reason) == ("", reason)
+            assert finish.output_tokens <= 1
+
+
+@pytest.mark.asyncio
+async def test_a_real_model_goes_on_as_it_would_have(engine: str) -> None:
+    async with running(gguf_spec(NANO, engine)) as supervisor:
+        whole, _ = await answer(supervisor, job("What is Atmosphere?", max_tokens=64))
+        ids = ids_of(whole)
+        assert len(ids) > 8
+        for cut in range(1, len(ids), 5):
+            rest, _ = await answer(
+                supervisor, begun(job("What is Atmosphere?", max_tokens=64), Prefix("", tuple(ids[:cut])))
+            )
+            assert ids_of(rest) == ids[cut:]

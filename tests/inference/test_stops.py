@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atmo.inference.engine import Piece
+from atmo.generation import Piece
 from atmo.inference.engines.stops import StopFilter
 
 

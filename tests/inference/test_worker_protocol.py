@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atmo.errors import ContextOverflow, EngineUnavailable, ProtocolError, UsageError
+from atmo.generation import Finish, Piece, Turn
 from atmo.inference.channel import Channel
-from atmo.inference.engine import ChatTurn, Finish, ModelFacts
+from atmo.inference.engine import ModelFacts
 from atmo.inference.protocol import (
     MAX_FRAME_BYTES,
     Cancel,
@@ -38,7 +39,7 @@ from tests.inference.running import gguf_spec, job, until
 TO_WORKER: list[ToWorker] = [Chat(1, job("hé", stop=("x",))), Cancel(1), Ping(2)]
 FROM_WORKER: list[FromWorker] = [
     Ready(ModelFacts(engine="xllamacpp", context=7)),
-    Said(1, "é", (195, 169)),
+    Said(1, Piece("é", (195, 169))),
     Done(1, Finish(reason="stop", prompt_tokens=1, output_tokens=2)),
     Failed(3, "engine_unavailable", "gone", "wait"),
 ]
@@ -69,7 +70,7 @@ def test_an_announced_monster_is_refused_before_it_is_read() -> None:
 
 def test_a_frame_too_large_is_not_sent() -> None:
     with pytest.raises(ProtocolError, match="too large for an engine"):
-        encode(Said(1, "x" * (MAX_FRAME_BYTES + 1), ()))
+        encode(Said(1, Piece("x" * (MAX_FRAME_BYTES + 1))))
 
 
 def test_half_a_character_is_refused() -> None:
@@ -114,7 +115,7 @@ def test_specs_and_jobs_travel_unchanged() -> None:
     chat = Chat(9, job("x", temperature=0.5, seed=3))
     (body,) = FrameBuffer().feed(encode(chat))
     assert decode_to_worker(body) == chat
-    assert chat.job.turns == (ChatTurn("user", "x"),)
+    assert chat.task.turns == (Turn("user", "x"),)
     load = Load(gguf_spec(Path("x.gguf")), "/tmp/x")
     (body,) = FrameBuffer().feed(encode(load))
     assert decode_to_worker(body) == load

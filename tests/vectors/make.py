@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 
+from atmo.generation import CallDelta, Finish, Form, Piece, Prefix, Sampling, Task, TokenScore, ToolCall, Turn
 from atmo.ids import MeshId, PeerId
 from atmo.keys import Identity, issue_revocation
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
@@ -32,16 +33,15 @@ from atmo.mesh.messages import (
     IHave,
     Join,
     Neighbour,
+    Parcel,
     Part,
     Prune,
     Push,
     Revoked,
     Rows,
-    Sampling,
     Scores,
     Shuffle,
     ShuffleReply,
-    Turn,
     Vectors,
     Versions,
 )
@@ -101,8 +101,22 @@ def row(name: str) -> Row:
     return seal(row_id, body, mesh=MESH, order=(3, 7), issued_s=1_750_000_000.5, ttl_s=60.0, sign=ORIGIN.sign)
 
 
+TASK = Task(
+    (
+        Turn("system", "Be brief."),
+        Turn("user", "Grüße, 世界", images=(b"PNG",)),
+        Turn("assistant", "", calls=(ToolCall("c1", "weather", '{"in":"Oslo"}'),)),
+        Turn("tool", "rain", call_id="c1", name="weather"),
+    ),
+    Sampling(64, 0.5, 0.9, 42, ("\n\n",), 40, 0.05, 0.1, -0.1, ((7, -100.0),)),
+    Form("[]", "required", "{}", 'root ::= "x"', 2, False),
+    Prefix("ab" * 32, (1, 2), "It"),
+)
+FINISH = Finish(reason="stop", prompt_tokens=12, output_tokens=34, prefill_s=0.125, decode_s=1.5)
+SCORES = (TokenScore("Hal", -0.5, (("Hal", -0.5), ("Hel", -1.25))), TokenScore("lo", -0.25))
+
+
 def messages() -> dict[str, AnyMessage]:
-    turns = (Turn("system", "Be brief."), Turn("user", "Grüße, 世界"))
     return {
         "rows": Rows((row("row node").signed, row("row withdrawn").signed)),
         "revoked": Revoked((issue_revocation(Identity(bytes(range(32, 64))), ORIGIN.public, 1_780_000_000.0),)),
@@ -118,14 +132,15 @@ def messages() -> dict[str, AnyMessage]:
         "ihave": IHave(bytes(range(16))),
         "graft": Graft(bytes(range(8))),
         "prune": Prune(),
-        "ask": Ask(CALL, 1, "atmo:chat:nano", turns, Sampling(64, 0.5, 0.9, 42, ("\n\n",)), 29.5, 64),
-        "part": Part(CALL, 1, 0, "Hallo", (15, 70_000)),
+        "ask": Ask(CALL, 1, "atmo:chat:nano", TASK, 29.5, 64),
+        "part": Part(CALL, 1, 0, Piece("Hallo", (15, 70_000), SCORES, (CallDelta(0, "c1", "weather", "{"),), "Hal")),
         "vectors": Vectors(CALL, 0, 0, b"\x00\x00\x80\x3f" * 2),
         "scores": Scores(CALL, 0, 0, (("positive", 0.75), ("negative", 0.25))),
-        "done": Done(CALL, 1, 2, "stop", 12, 34, 0.0, 0.125, 1.5, LOAD),
+        "done": Done(CALL, 1, 2, FINISH, LOAD),
         "failed": Failed(CALL, 1, "overloaded", "All slots are taken.", "Try again.", 0.5, None),
         "cancel": Cancel(CALL, 1),
         "grant": Grant(CALL, 1, 32),
+        "parcel": Parcel(CALL, 1, 2, 3, b"a piece"),
     }
 
 

@@ -96,6 +96,10 @@ class Model:
             size = llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
         return buffer.raw[: max(0, size)]
 
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """What tokens stand for together; a character that is cut shows as one that is not known."""
+        return b"".join(self.bytes_of(token) for token in tokens).decode("utf-8", "replace")
+
     def is_end(self, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_is_eog(self.vocabulary, token))
 

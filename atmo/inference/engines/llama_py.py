@@ -16,8 +16,9 @@ from typing import Any, cast
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from atmo.errors import InferenceError, ModelInvalid, UsageError
-from atmo.inference.engine import ChatJob, Engine, EngineLoad, Finish, ModelFacts, ModelSpec, Piece
-from atmo.inference.engines.chats import overflow, turns_of
+from atmo.generation import Finish, Piece, Task
+from atmo.inference.engine import Engine, EngineLoad, ModelFacts, ModelSpec
+from atmo.inference.engines.chats import left_to_write, overflow, stopped_already, turns_of
 from atmo.inference.engines.llama_batch import BatchLoop, Model, Run
 from atmo.inference.engines.sizing import size
 from atmo.inference.engines.stops import StopFilter
@@ -96,16 +97,23 @@ class LlamaPyEngine:
         self._slots = asyncio.Semaphore(facts.slots)  # first come, first served
         self._outstanding = 0
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
-        prompt = self._prompt(job)
+    async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
+        prompt = self._prompt(task)
+        begun = self._begun(task)
+        left = left_to_write(task, len(begun))
+        if left is None or stopped_already(task, self._model.text_of(begun)):
+            yield Finish(reason="length" if left is None else "stop", prompt_tokens=len(prompt))
+            return
+        if len(prompt) + len(begun) >= self.facts.context:
+            raise overflow(self._spec.name, len(prompt) + len(begun), self.facts.context)
         times = _Times(arrived_s=time.monotonic())
         self._outstanding += 1
         try:
             async with self._slots:
                 times.started_s = time.monotonic()
-                run, told = self._submit(job, prompt)
+                run, told = self._submit(task, [*prompt, *begun], left)
                 try:
-                    async for part in self._answer(job, run, told, times):
+                    async for part in self._answer(task, run, told, times, len(begun)):
                         yield part
                 finally:
                     self._batches.cancel(run)
@@ -128,9 +136,9 @@ class LlamaPyEngine:
     async def close(self) -> None:
         self._batches.close()
 
-    def _prompt(self, job: ChatJob) -> list[int]:
-        """The job's tokens. Raises UsageError, ContextOverflow."""
-        turns = turns_of(job, self._spec.system_prompt)
+    def _prompt(self, task: Task) -> list[int]:
+        """The task's tokens. Raises UsageError, ContextOverflow."""
+        turns = turns_of(task, self._spec.system_prompt)
         try:
             text = self._prompt_of(turns)
         except Exception as error:  # a template is a program by a stranger: whatever it raises is the request's trouble
@@ -141,16 +149,23 @@ class LlamaPyEngine:
             raise overflow(self._spec.name, len(tokens), self.facts.context)
         return tokens
 
-    def _submit(self, job: ChatJob, prompt: list[int]) -> tuple[Run, asyncio.Queue[tuple[int, str] | str]]:
+    def _begun(self, task: Task) -> list[int]:
+        """What of the answer is there already."""
+        prefix = task.prefix
+        return list(prefix.token_ids) or (self._model.tokenize(prefix.text, special=False) if prefix.text else [])
+
+    def _submit(
+        self, task: Task, prompt: list[int], max_tokens: int
+    ) -> tuple[Run, asyncio.Queue[tuple[int, str] | str]]:
         """Hand the prompt to the thread. The queue gets (token, end) for each token, or what went wrong."""
         told: asyncio.Queue[tuple[int, str] | str] = asyncio.Queue()
         tell = asyncio.get_running_loop().call_soon_threadsafe
         run = Run(
             tokens=prompt,
-            max_tokens=job.max_tokens,
-            temperature=job.temperature,
-            top_p=job.top_p,
-            seed=job.seed,
+            max_tokens=max_tokens,
+            temperature=task.sampling.temperature,
+            top_p=task.sampling.top_p,
+            seed=task.sampling.seed,
             on_token=lambda token, end: _quietly(tell, told.put_nowait, (token, end)),
             on_error=lambda what: _quietly(tell, told.put_nowait, what),
         )
@@ -158,9 +173,9 @@ class LlamaPyEngine:
         return run, told
 
     async def _answer(
-        self, job: ChatJob, run: Run, told: asyncio.Queue[tuple[int, str] | str], times: _Times
+        self, task: Task, run: Run, told: asyncio.Queue[tuple[int, str] | str], times: _Times, begun: int
     ) -> AsyncGenerator[Piece | Finish, None]:
-        stops, end = StopFilter(job.stop), ""
+        stops, end = StopFilter(task.sampling.stop), ""
         while not end and not stops.hit:
             news = await told.get()
             if isinstance(news, str):
@@ -174,7 +189,7 @@ class LlamaPyEngine:
                     yield piece
         for piece in stops.flush():
             yield piece
-        yield _finish("stop" if stops.hit else end, run, times)
+        yield _finish("stop" if stops.hit else end, run, times, begun)
 
 
 def _quietly(tell: Callable[..., object], *arguments: object) -> None:
@@ -185,12 +200,12 @@ def _quietly(tell: Callable[..., object], *arguments: object) -> None:
         pass
 
 
-def _finish(reason: str, run: Run, times: _Times) -> Finish:
+def _finish(reason: str, run: Run, times: _Times, begun: int) -> Finish:
     now_s = time.monotonic()
     first_s = times.first_s or now_s
     return Finish(
         reason=reason,
-        prompt_tokens=run.prompt_tokens,
+        prompt_tokens=run.prompt_tokens - begun,
         output_tokens=times.output_tokens,
         cached_tokens=run.cached_tokens,
         queue_s=times.started_s - times.arrived_s,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from atmo.errors import ModelNotFound, UsageError
-from atmo.inference.engine import ChatJob, Engine, EngineLoad, Finish, ModelFacts, ModelSpec, Piece
+from atmo.generation import Finish, Piece, Task
+from atmo.inference.engine import Engine, EngineLoad, ModelFacts, ModelSpec
 
 if TYPE_CHECKING:
     from atmo.inference.classifier import Classifier
@@ -54,7 +55,7 @@ class _OneByOne:
         self._outstanding = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="onnx")
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
+    async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         raise UsageError(f"{self._spec.name} does not chat.", hint="Ask a chat model.")
         yield  # type: ignore[unreachable]  # makes this an async generator, as the interface wants
 

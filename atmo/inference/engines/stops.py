@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atmo.inference.engine import Piece
+from atmo.generation import Piece
 
 
 class StopFilter:

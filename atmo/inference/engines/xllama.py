@@ -18,12 +18,14 @@ import os
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atmo.errors import AtmoError, InferenceError, ModelInvalid, UsageError
-from atmo.inference.engine import ChatJob, EngineLoad, Finish, ModelFacts, ModelSpec, Piece
-from atmo.inference.engines.chats import overflow, turns_of
+from atmo.generation import Finish, Piece, Task
+from atmo.inference.engine import EngineLoad, ModelFacts, ModelSpec
+from atmo.inference.engines.chats import left_to_write, overflow, stopped_already, turns_of
 from atmo.inference.engines.llama_http import HttpRefusal, LlamaHttp
 from atmo.inference.engines.sizing import Sizing, size
 from atmo.inference.engines.stops import StopFilter
@@ -108,8 +110,8 @@ class XllamaEngine:
         self._waiting = 0
         self._busy = 0
 
-    async def chat(self, job: ChatJob) -> AsyncGenerator[Piece | Finish, None]:
-        turns = turns_of(job, self._spec.system_prompt)
+    async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
+        turns = turns_of(task, self._spec.system_prompt)
         arrived_s = time.monotonic()
         self._waiting += 1
         try:
@@ -118,7 +120,7 @@ class XllamaEngine:
             self._waiting -= 1
         self._busy += 1
         try:
-            async with aclosing(self._answer(job, turns, time.monotonic() - arrived_s)) as parts:
+            async with aclosing(self._answer(task, turns, time.monotonic() - arrived_s)) as parts:
                 async for part in parts:
                     yield part
         except HttpRefusal as refusal:
@@ -128,11 +130,15 @@ class XllamaEngine:
             self._slots.release()
 
     async def _answer(
-        self, job: ChatJob, turns: list[dict[str, str]], queue_s: float
+        self, task: Task, turns: list[dict[str, str]], queue_s: float
     ) -> AsyncGenerator[Piece | Finish, None]:
         prompt = (await self._http.post("/apply-template", {"messages": turns}))["prompt"]
-        stops, run = StopFilter(job.stop), _Run(queue_s)
-        async with self._http.events("/completion", _payload(job, prompt)) as events:
+        begun = await self._begun(task, prompt)
+        stops, run = StopFilter(task.sampling.stop), _Run(queue_s, begun.tokens)
+        if begun.end:
+            yield Finish(reason=begun.end, prompt_tokens=begun.prompt_tokens, queue_s=queue_s)
+            return
+        async with self._http.events("/completion", _payload(task, begun)) as events:
             async for event in events:
                 if "error" in event:
                     raise HttpRefusal(500, event)
@@ -145,6 +151,20 @@ class XllamaEngine:
         for piece in stops.flush():
             yield piece
         yield run.finish(stopped=stops.hit)
+
+    async def _begun(self, task: Task, prompt: str) -> _Begun:
+        """The prompt, and behind it what of the answer is there already."""
+        prefix = task.prefix
+        if not prefix.token_ids and not prefix.text:
+            return _Begun(prompt, task.sampling.max_tokens)
+        ids = list(prefix.token_ids)
+        if not ids:
+            ids = (await self._http.post("/tokenize", {"content": prefix.text, "add_special": False}))["tokens"]
+        asked = (await self._http.post("/tokenize", {"content": prompt, "add_special": True}))["tokens"]
+        said = (await self._http.post("/detokenize", {"tokens": ids}))["content"] if task.sampling.stop else ""
+        left = left_to_write(task, len(ids))
+        end = "stop" if stopped_already(task, said) else "length" if left is None else ""
+        return _Begun([*asked, *ids], left or 0, len(ids), len(asked), end)
 
     async def _ids(self, event: dict[str, Any], run: _Run) -> tuple[int, ...]:
         """The ids of all tokens whose text this event brings."""
@@ -185,11 +205,24 @@ class XllamaEngine:
         return InferenceError(f"llama.cpp failed on a request for {self._spec.name}: {said}")
 
 
-class _Run:
-    """The counts and times of one answer, from the server's events."""
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What the model is to go on with. max_tokens: that may follow, 0 for any number; tokens: how many at the end of
+    `prompt` belong to the answer; end: why nothing may follow."""
 
-    def __init__(self, queue_s: float) -> None:
+    prompt: str | list[int]
+    max_tokens: int
+    tokens: int = 0
+    prompt_tokens: int = 0
+    end: str = ""
+
+
+class _Run:
+    """The counts and times of one answer, from the server's events. begun: tokens of it that were there before."""
+
+    def __init__(self, queue_s: float, begun: int) -> None:
         self._queue_s = queue_s
+        self._begun = begun
         self._started_s = time.monotonic()
         self._first_s = 0.0
         self._prompt_tokens = 0
@@ -222,7 +255,7 @@ class _Run:
         timings = self._last.get("timings", {})
         return Finish(
             reason="length" if not stopped and self._last.get("stop_type") == "limit" else "stop",
-            prompt_tokens=self._prompt_tokens,
+            prompt_tokens=max(0, self._prompt_tokens - self._begun),
             output_tokens=self._output_tokens,
             cached_tokens=timings.get("cache_n", self._cached_tokens),
             queue_s=self._queue_s,
@@ -231,19 +264,19 @@ class _Run:
         )
 
 
-def _payload(job: ChatJob, prompt: str) -> dict[str, Any]:
+def _payload(task: Task, begun: _Begun) -> dict[str, Any]:
     return {
-        "prompt": prompt,
+        "prompt": begun.prompt,
         "stream": True,
         "return_tokens": True,
         "return_progress": True,  # an event for each batch of the prompt: a closed connection is noticed there as well
         "response_fields": _RESULTS,
         "cache_prompt": True,
-        "n_predict": job.max_tokens or -1,
-        "temperature": job.temperature,
-        "top_p": job.top_p,
-        "seed": job.seed,
-        # Only what the job names may change the distribution: llama.cpp's other samplers are off.
+        "n_predict": begun.max_tokens or -1,
+        "temperature": task.sampling.temperature,
+        "top_p": task.sampling.top_p,
+        "seed": task.sampling.seed,
+        # Only what the task names may change the distribution: llama.cpp's other samplers are off.
         "samplers": ["top_p", "temperature"],
         "top_k": 0,
         "min_p": 0.0,
