@@ -157,7 +157,8 @@ class Journal:
             "peer": format_peer(chosen.peer),
             "name": chosen.node,
         }
-        self.record("retried" if routed.because else "asked", **at, detail=routed.because)
+        more = {"resumed": routed.resumed} if routed.because else {}
+        self.record("retried" if routed.because else "asked", **at, detail=routed.because, **more)
         return at
 
     def served(self, peer: PeerId, name: str, ask: Ask, end: Finish | AtmoError | None) -> None:

@@ -126,14 +126,14 @@ class Node:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        self.journal.close()
-        await self._runtimes.close()
         if self._discovery is not None:
             await self._discovery.close()
         if self._mesh is not None:
             await self._mesh.drain(self.config.inference.drain_s)
+        self.journal.close()
         if self._gateway is not None:
             await self._gateway.stop()
+        await self._runtimes.close()
         if self._known is not None:
             await self._known.close()
         if self._mesh is not None:

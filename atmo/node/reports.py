@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +15,7 @@ from atmo.ids import PeerId, format_peer
 from atmo.keys import Passport, Standing, check_invite
 from atmo.mesh import explain
 from atmo.mesh.asking import Routed
-from atmo.mesh.capability import Capability
+from atmo.mesh.capability import Capability, Descriptor, Load
 from atmo.mesh.decision import Decision
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
@@ -81,9 +82,9 @@ def mesh(node: Node) -> Json:
     """Every node whose NODE row is known, with its capabilities and load; who died lately; who accuses whom of being
     dead. full_mesh: all link to all; seq: the last event that is in here."""
     mesh_node = node.mesh
-    linked = mesh_node.transport.linked()
+    seen = _look(mesh_node, node.clock.now())
     nodes = [
-        _node(mesh_node, row.id.origin, row.body, linked, node.clock.now())
+        _node(mesh_node, row.id.origin, row.body, seen)
         for row in mesh_node.core.store.rows(Kind.NODE)
         if isinstance(row.body, NodeInfo)
     ]
@@ -112,40 +113,42 @@ def _accusations(mesh_node: MeshNode) -> list[Json]:
     ]
 
 
-def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[PeerId], now_s: float) -> Json:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the reports of all nodes need, read once: a large table is not walked through for each node."""
+
+    now_s: float
+    linked: frozenset[PeerId]
+    suspects: frozenset[PeerId]
+    capabilities: dict[PeerId, list[Capability]]
+
+
+def _look(mesh_node: MeshNode, now_s: float) -> _Seen:
+    capabilities: dict[PeerId, list[Capability]] = {}
+    for row in mesh_node.core.store.rows(Kind.CAPABILITY):
+        if isinstance(row.body, Capability):
+            capabilities.setdefault(row.id.origin, []).append(row.body)
+    suspects = mesh_node.core.vigil.detector.suspects()
+    return _Seen(now_s, mesh_node.transport.linked(), suspects, capabilities)
+
+
+def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, seen: _Seen) -> Json:
     """tps: output tokens a second at present, about: requests being answered times the usual speed of one."""
-    rows = mesh_node.core.store
-    row = rows.get(RowId(peer, Kind.GRADIENT, ""))
+    row = mesh_node.core.store.get(RowId(peer, Kind.GRADIENT, ""))
     gradient = row.body if row is not None else None
     loads = {load.capability: load for load in gradient.loads} if isinstance(gradient, Gradient) else {}
-    offers: list[Json] = []
-    for row in rows.rows(Kind.CAPABILITY, peer):
-        if isinstance(row.body, Capability):
-            descriptor = row.body.descriptor
-            load = loads.get(descriptor.id)
-            offers.append(
-                {
-                    "id": descriptor.id,
-                    "type": descriptor.type,
-                    "model": descriptor.model,
-                    "description": descriptor.description,
-                    "ready": load.ready if load else False,
-                    "in_flight": load.in_flight if load else 0,
-                    "slots": load.slots if load else 0,
-                    "queued": load.queued if load else 0,
-                    "service_s": load.service_s if load else 0.0,
-                    "decode_tps": load.decode_tps if load else 0.0,
-                    "ejected_s": round(mesh_node.field.ejected_s(peer, descriptor.id, now_s), 1),
-                }
-            )
+    offers = [
+        _offer(mesh_node, peer, capability.descriptor, loads.get(capability.descriptor.id), seen.now_s)
+        for capability in seen.capabilities.get(peer, ())
+    ]
     rtt_s = mesh_node.transport.rtt_s(peer)
     return {
         "peer": format_peer(peer),
         "name": info.name,
         "self": peer == mesh_node.peer,
-        "linked": peer in linked,
+        "linked": peer in seen.linked,
         "neighbour": peer in mesh_node.core.fabric.overlay.active,
-        "state": _state(mesh_node, peer, linked),
+        "state": _state(mesh_node, peer, seen),
         "addresses": info.addresses,
         "mode": info.mode,
         "software": info.software,
@@ -197,12 +200,29 @@ def members(node: Node) -> Json:
     return {"mesh": format_peer(mesh_node.mesh), "owner": owner, "members": rows, "invites": invites}
 
 
-def _state(mesh_node: MeshNode, peer: PeerId, linked: frozenset[PeerId]) -> str:
+def _offer(mesh_node: MeshNode, peer: PeerId, descriptor: Descriptor, told: Load | None, now_s: float) -> Json:
+    load = told or Load(descriptor.id, 0, 0, 0, 0.0, 0.0, 0.0, ready=False)
+    return {
+        "id": descriptor.id,
+        "type": descriptor.type,
+        "model": descriptor.model,
+        "description": descriptor.description,
+        "ready": load.ready,
+        "in_flight": load.in_flight,
+        "slots": load.slots,
+        "queued": load.queued,
+        "service_s": load.service_s,
+        "decode_tps": load.decode_tps,
+        "ejected_s": round(mesh_node.field.ejected_s(peer, descriptor.id, now_s), 1),
+    }
+
+
+def _state(mesh_node: MeshNode, peer: PeerId, seen: _Seen) -> str:
     if peer == mesh_node.peer:
         return "self"
-    if peer in linked:
+    if peer in seen.linked:
         return "linked"
-    if peer in mesh_node.core.vigil.detector.suspects():
+    if peer in seen.suspects:
         return "suspect"
     return "lost" if mesh_node.core.fabric.everyone else "known"  # in a large mesh most nodes need no link
 

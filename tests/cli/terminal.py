@@ -44,7 +44,7 @@ class Terminal:
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p")
 
-    def shows(self, *words: str, patience_s: float = 20.0) -> str:
+    def shows(self, *words: str, patience_s: float = 40.0) -> str:
         """Wait until all the words are on the screen at once; returns the screen."""
         last = ""
 

@@ -19,7 +19,13 @@ def node(name: str, state: str) -> dict[str, Any]:
 def test_each_node_shows_how_it_is() -> None:
     report = {
         "mesh": "12D3KooWmesh",
-        "nodes": [node("here", "self"), node("friend", "linked"), node("mute", "suspect"), node("far", "lost")],
+        "nodes": [
+            node("here", "self"),
+            node("friend", "linked"),
+            node("mute", "suspect"),
+            node("far", "lost"),
+            node("heard", "known"),
+        ],
         "dead": [{"name": "gone", "state": "dead", "labels": {}}],
         "alone": "",
         "problems": [],
@@ -34,4 +40,5 @@ def test_each_node_shows_how_it_is() -> None:
     assert "suspect" in shown["mute"]
     assert "lost" in shown["far"]
     assert "dead" in shown["gone"]
-    assert "4 nodes" in capture.get()  # the dead are not counted
+    assert "known" in shown["heard"]
+    assert "5 nodes" in capture.get()  # the dead are not counted

@@ -226,6 +226,12 @@ def test_a_request_is_told_where_it_was_asked_and_where_it_was_served(cluster: C
     cluster.together()
     ask(here, "tell me about the zebracanary", "there")
     asked, answered = told(here, "asked", "answered")
+    report = here.mesh()
+    (other,) = (node for node in report["nodes"] if node["name"] == "there")
+    assert report["full_mesh"]
+    assert (report["accusations"], other["state"], other["neighbour"]) == ([], "linked", True)
+    assert other["slots"] == other["capabilities"][0]["slots"] > 0
+    assert report["seq"] >= answered["seq"]
     serving, served = told(there, "serving", "served")
     assert {event["request_id"] for event in (asked, answered, serving, served)} == {asked["request_id"]}
     assert (asked["name"], serving["name"]) == ("there", "here")
