@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -41,7 +41,7 @@ def test_requests_made_from_the_description_are_answered_as_it_says(api: Api) ->
         operation = result.ok()
 
         @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @schemathesis_given(operation)
+        @given(case=operation.as_strategy())
         def probe(case: Any) -> None:
             nonlocal tried
             tried += 1
@@ -54,12 +54,6 @@ def test_requests_made_from_the_description_are_answered_as_it_says(api: Api) ->
         probe()
     assert tried > 100
     assert http(api, "POST", "/v1/chat/completions", CHAT).status == 200
-
-
-def schemathesis_given(operation: Any) -> Any:
-    from hypothesis import given
-
-    return given(case=operation.as_strategy())
 
 
 def test_the_page_works_offline(api: Api) -> None:
