@@ -2,8 +2,7 @@
 
 Both are asked in turns over one connection each, by the same few lines of socket code, so that the difference is the
 node's: HTTP, JSON, routing, the mesh's request path and back. Then from many connections, and by clients that leave.
-With `--with-litellm` LiteLLM's proxy stands beside them, in front of the same upstream, in a virtual environment built for
-it.
+With `--with-litellm` LiteLLM's proxy stands beside them, in front of the same upstream, installed for that purpose.
 """
 
 from __future__ import annotations
