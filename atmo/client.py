@@ -47,6 +47,18 @@ class SyncClient:
         """All nodes this node knows, with their capabilities and load."""
         return self._get("/api/mesh")
 
+    def events(self, since: int = 0, *, follow: bool = True) -> Iterator[Json]:
+        """What happened at the node after event number `since`, as far as it is kept, and then what happens.
+
+        Each is `{"seq": number, "at_s": seconds since 1970, "event": what, ...}`; which there are stands in
+        docs/watch.md. Ends when the node stops, or at once without `follow`. A `pulse` each second says that nothing
+        happened; a node that says nothing for longer than CONNECT_TIMEOUT_S raises NodeNotRunning.
+        """
+        path = f"/api/events?since={since}&follow={str(follow).lower()}"
+        with self._request("GET", path, None, CONNECT_TIMEOUT_S) as response:
+            for line in response:
+                yield json.loads(line)
+
     def members(self) -> Json:
         """Who belongs to the mesh, by which invite, until when."""
         return self._get("/api/members")

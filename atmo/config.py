@@ -22,6 +22,12 @@ from atmo.errors import ConfigError
 
 MODES = ("standalone", "provider", "participant", "headless")
 ENGINES = ("auto", "xllamacpp", "llama-cpp-python")
+RUNTIME_KINDS = ("auto", "openai", "ollama", "anthropic")
+# Services that need no address: where they are, and where their key is kept unless the configuration says otherwise.
+CLOUDS = {
+    "openai": ("https://api.openai.com/v1", "env:OPENAI_API_KEY"),
+    "anthropic": ("https://api.anthropic.com/v1", "env:ANTHROPIC_API_KEY"),
+}
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -47,15 +53,21 @@ class TransportSection(Section, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class DiscoverySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """lan: announce and browse by zeroconf; seeds: multiaddrs dialled at the start."""
+    """lan: announce and browse by zeroconf; seeds: multiaddrs dialled at the start; runtimes: look for Ollama, vLLM and
+    the like on the usual ports of this machine; runtimes_every_s: pause between two looks."""
 
     lan: bool = True
     seeds: tuple[str, ...] = ()
+    runtimes: bool = True
+    runtimes_every_s: float = 10.0
 
 
 class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """threads 0: one for each core; slots: requests one model answers at once; context 0: the model's own, in tokens;
-    batch 0: the engine's own; gpu_layers -1: all that fit; queue: requests that may wait for a slot."""
+    batch 0: the engine's own; gpu_layers -1: all that fit; queue: requests that may wait for a slot;
+    own_first: requests asked on this machine wait before those of other nodes; drain_s: how long a node that is told to
+    stop goes on with what it has begun; idle_unload_s: a model that nobody asks for so long is unloaded until the next
+    request, 0 for never."""
 
     engine: str = "auto"
     threads: int = 0
@@ -64,6 +76,9 @@ class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields
     batch: int = 0
     gpu_layers: int = -1
     queue: int = 16
+    own_first: bool = True
+    drain_s: float = 5.0
+    idle_unload_s: float = 0.0
 
 
 class GatewaySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,6 +119,40 @@ class ServeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     labels: dict[str, str] = {}
 
 
+class RuntimeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[runtimes]]`: a server whose models are offered to the mesh.
+
+    kind: `openai`, `ollama`, `anthropic`, or `auto` to find out; url: of the server, not needed for OpenAI and
+    Anthropic themselves; models: only these, all that it has when empty; key_env, key_file: where its key is, a file
+    that only its owner can read; slots: requests at once; price: US dollars for a million output tokens; strength:
+    0 to 1.
+    """
+
+    kind: str = "auto"
+    url: str = ""
+    name: str = ""
+    models: tuple[str, ...] = ()
+    key_env: str = ""
+    key_file: str = ""
+    slots: int = 4
+    price: float = 0.0
+    strength: float = -1.0
+    labels: dict[str, str] = {}
+
+    @property
+    def address(self) -> str:
+        return self.url or CLOUDS[self.kind][0]
+
+    @property
+    def key(self) -> str:
+        """Where the key is kept: `env:NAME`, `file:PATH` or ""."""
+        if self.key_file:
+            return f"file:{self.key_file}"
+        if self.key_env:
+            return f"env:{self.key_env}"
+        return "" if self.url else CLOUDS[self.kind][1]
+
+
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a node. Build it with `load`."""
 
@@ -116,6 +165,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gateway: GatewaySection = GatewaySection()
     log: LogSection = LogSection()
     serve: tuple[ServeSection, ...] = (ServeSection(model="atmo-nano"),)
+    runtimes: tuple[RuntimeSection, ...] = ()
 
     @property
     def node_home(self) -> Path:
@@ -149,6 +199,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "gateway": GatewaySection,
     "log": LogSection,
 }
+_LISTS: dict[str, type[Section]] = {"serve": ServeSection, "runtimes": RuntimeSection}
 _ALONE = {"ATMO_HOME", "ATMO_RUNTIME", "ATMO_CONFIG"}
 
 
@@ -209,13 +260,13 @@ def _read_toml(file: Path, wanted: bool) -> dict[str, Any]:
 
 def _check_names(settings: dict[str, Any], where: str) -> None:
     for name, value in settings.items():
-        if name == "serve":
+        if name in _LISTS:
             for entry in value if isinstance(value, list) else [value]:
-                _check_keys(entry, ServeSection, "[[serve]]", where)
+                _check_keys(entry, _LISTS[name], f"[[{name}]]", where)
         elif name in _SECTIONS:
             _check_keys(value, _SECTIONS[name], f"[{name}]", where)
         else:
-            raise _unknown(name, [*_SECTIONS, "serve"], where)
+            raise _unknown(name, [*_SECTIONS, *_LISTS], where)
 
 
 def _check_keys(table: Any, kind: type[Section], section: str, where: str) -> None:
@@ -308,9 +359,28 @@ def _check(config: Config) -> None:
         ("queue", config.inference.queue, 0),
         ("context", config.inference.context, 0),
         ("threads", config.inference.threads, 0),
+        ("idle_unload_s", config.inference.idle_unload_s, 0),
     ):
         if value < least:
             raise ConfigError(f"inference.{name} = {value} is too small.", hint=f"Use {least} or more.")
+    for runtime in config.runtimes:
+        _check_runtime(runtime)
+
+
+def _check_runtime(runtime: RuntimeSection) -> None:
+    _one_of("runtimes.kind", runtime.kind, RUNTIME_KINDS)
+    if not runtime.url and runtime.kind not in CLOUDS:
+        raise ConfigError("A [[runtimes]] has no url.", hint="Write the address of its server, http://host:port.")
+    if runtime.url and not runtime.url.startswith(("http://", "https://")):
+        raise ConfigError(f"{runtime.url!r} is not the address of a server.", hint="Write http://host:port.")
+    if runtime.key_env and runtime.key_file:
+        raise ConfigError("A [[runtimes]] has both key_env and key_file.", hint="Leave one of them away.")
+    if not runtime.url and not runtime.models:
+        raise ConfigError(
+            f"A [[runtimes]] for {runtime.kind} names no models.", hint='Say which may be used: models = ["..."].'
+        )
+    if runtime.slots < 1:
+        raise ConfigError(f"runtimes.slots = {runtime.slots} is too small.", hint="Use 1 or more.")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -108,6 +108,17 @@ class RemoteProtocolError(ProtocolError):
     """A peer sent bytes that do not decode, exceed a limit or carry a bad signature."""
 
 
+class Untrusted(RemoteProtocolError):
+    """A certificate does not let its bearer in. `why` is one word for programs: forged, mesh, expired, early (not valid
+    yet: a clock is off), revoked, used (its invite was used up) or replaced (its curve key)."""
+
+    code = "untrusted"
+
+    def __init__(self, message: str, *, why: str = "forged", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.why = why
+
+
 class TransportError(AtmoError):
     """The network did not carry what it was given."""
 
@@ -120,6 +131,17 @@ class PeerUnreachable(TransportError):
     """No link to the peer, or its link went down before the frame was handed over."""
 
     code = "peer_unreachable"
+
+
+class Refused(PeerUnreachable):
+    """One end did not trust the other: `why` as in Untrusted, `by_peer` if the other end refused this one."""
+
+    code = "refused"
+
+    def __init__(self, message: str, *, why: str = "forged", by_peer: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.why = why
+        self.by_peer = by_peer
 
 
 class FrameTooLarge(TransportError):

@@ -7,14 +7,16 @@ One is never converted into the other. Signed documents connect them to a mesh:
 - `Invite`, signed by the root: "who holds this key may make members, so many, until then".
 - `CurveBinding`, signed by the identity: "my links use this curve key until then".
 
-Together they are a `Credential`: public, small (300 to 500 bytes) and checkable offline by any member, along the chain
-root -> (invite ->) identity -> curve key. What is signed is always a domain name, a zero byte and the exact payload
-bytes, so a signature made for one purpose fits no other.
+A membership, with the invite if that signed it, is a `Certificate`: it says whose rows count. Together with the
+binding it is a `Credential`: it says who may have a link. Both are public, small (150 to 500 bytes) and checkable
+offline by any member, along the chain root -> (invite ->) identity (-> curve key). What is signed is always a domain
+name, a zero byte and the exact payload bytes, so a signature made for one purpose fits no other.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +26,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from atmo.errors import ConfigError, RemoteProtocolError
+from atmo.errors import ConfigError, RemoteProtocolError, Untrusted
 from atmo.ids import KEY_BYTES, MeshId, PeerId, short
 
 _T = TypeVar("_T")
@@ -109,18 +111,20 @@ class CurveKeys:
 
 
 class Membership(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """Times are whole seconds since 1970, UTC; a later `serial` replaces an earlier one."""
+    """Times are whole seconds since 1970, UTC. serial: for people, to tell two of them apart; invite: the public key of
+    the invite that the member came by, also where the root signed (a renewal); empty if it came by none."""
 
     mesh: bytes
     peer: bytes
     serial: int
     not_before_s: int
     not_after_s: int
+    invite: bytes
 
 
 class Invite(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """key: the invite's own Ed25519 public key, whose secret half is in the token; uses: members it may make;
-    lifetime_s: how long a membership made with it may last at most."""
+    lifetime_s: how long a membership made with it may last at most; renewable: the root's nodes may renew it."""
 
     mesh: bytes
     key: bytes
@@ -128,6 +132,7 @@ class Invite(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     not_after_s: int
     uses: int
     lifetime_s: int
+    renewable: bool
 
 
 class Revocation(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -139,6 +144,8 @@ class Revocation(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
 
 
 class CurveBinding(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """serial: grows with each start of the peer, so that a new curve key takes the place of the old one."""
+
     peer: bytes
     curve: bytes
     serial: int
@@ -152,19 +159,50 @@ class Sealed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
     signature: bytes
 
 
+class Certificate(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Proof of membership. invite: there if the invite's key signed the membership, None if the root did."""
+
+    membership: Sealed
+    invite: Sealed | None = None
+
+
 class Credential(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     membership: Sealed
     binding: Sealed
     invite: Sealed | None = None
 
+    @property
+    def certificate(self) -> Certificate:
+        return Certificate(self.membership, self.invite)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a verified certificate says, dates unchecked (seconds since 1970).
+
+    invite: the public key of the invite that the member came by, empty if it came by none; invite_uses: how many
+    members that may make, 0 where the root itself signed the membership, which is beyond counting.
+    """
+
+    mesh: MeshId
+    peer: PeerId
+    not_before_s: int
+    not_after_s: int
+    invite: bytes = b""
+    invite_uses: int = 0
+
+    def check_dates(self, wall_s: float) -> None:
+        """Raises Untrusted."""
+        if wall_s > self.not_after_s:
+            raise Untrusted("The peer's certificate has expired.", why="expired", hint=_EXPIRED_HINT)
+        if wall_s < self.not_before_s - CLOCK_TOLERANCE_S:
+            raise Untrusted("The peer's certificate is not valid yet.", why="early", hint=_CLOCKS_HINT)
+
 
 @dataclass(frozen=True, slots=True)
 class Passport:
-    """What a verified credential says. Valid until `not_after_s` (seconds since 1970).
-
-    invite: the public key of the invite that made this member, empty for one that the root made itself; invite_uses:
-    how many members it may make.
-    """
+    """What a verified credential says. Valid until `not_after_s` (seconds since 1970). serial: that of the curve key.
+    invite, invite_uses: see Standing."""
 
     mesh: MeshId
     peer: PeerId
@@ -172,8 +210,15 @@ class Passport:
     not_after_s: int
     invite: bytes = b""
     invite_uses: int = 0
+    serial: int = 0
 
 
+Verify = Callable[[bytes, bytes, bytes, bytes], bool]
+"""verify(public key, domain, payload, signature) -> genuine?"""
+
+_MESH_HINT = "Both nodes need the same mesh."
+_EXPIRED_HINT = "Restart it if the mesh is its user's own; a guest needs a new token."
+_CLOCKS_HINT = "Compare the two machines' clocks."
 _INVITE_DOMAIN = b"atmo/invite/1"
 _REVOCATION_DOMAIN = b"atmo/revocation/1"
 _MEMBERSHIP_DOMAIN = b"atmo/membership/1"
@@ -181,11 +226,19 @@ _BINDING_DOMAIN = b"atmo/curve-binding/1"
 
 
 def issue_invite(
-    root: Identity, key: Identity, *, wall_s: float, valid_s: int, uses: int, lifetime_s: int = YEAR_S
+    root: Identity,
+    key: Identity,
+    *,
+    wall_s: float,
+    valid_s: int,
+    uses: int,
+    lifetime_s: int = YEAR_S,
+    renewable: bool = True,
 ) -> Sealed:
     """Allow the holder of `key` to make `uses` members within `valid_s` from now, each for `lifetime_s` at most."""
     start = int(wall_s)
-    payload = msgspec.msgpack.encode(Invite(root.public, key.public, start, start + valid_s, uses, lifetime_s))
+    terms = Invite(root.public, key.public, start, start + valid_s, uses, lifetime_s, renewable)
+    payload = msgspec.msgpack.encode(terms)
     return Sealed(payload, root.sign(_INVITE_DOMAIN, payload))
 
 
@@ -197,13 +250,15 @@ def issue_membership(
     serial: int,
     lifetime_s: int = YEAR_S,
     invite: Sealed | None = None,
+    came_by: bytes = b"",
 ) -> Sealed:
-    """By the mesh's root, or, with `invite`, by the invite's key. Raises RemoteProtocolError for a garbled invite."""
+    """By the mesh's root, or, with `invite`, by the invite's key. came_by: the key of the invite by which a member came
+    whose membership the root renews. Raises RemoteProtocolError for a garbled invite."""
     mesh, start = bytes(issuer.public), int(wall_s)
     if invite is not None:
         terms = _open(invite, Invite)
-        mesh, lifetime_s = terms.mesh, min(lifetime_s, terms.lifetime_s)
-    payload = msgspec.msgpack.encode(Membership(mesh, member, serial, start, start + lifetime_s))
+        mesh, lifetime_s, came_by = terms.mesh, min(lifetime_s, terms.lifetime_s), terms.key
+    payload = msgspec.msgpack.encode(Membership(mesh, member, serial, start, start + lifetime_s, came_by))
     return Sealed(payload, issuer.sign(_MEMBERSHIP_DOMAIN, payload))
 
 
@@ -224,8 +279,13 @@ def issue_credential(
     return bind_curve(membership, member, curve, serial=serial)
 
 
+def read_membership(sealed: Sealed) -> Membership:
+    """What it says, unverified. Raises RemoteProtocolError if it does not decode."""
+    return _open(sealed, Membership)
+
+
 def check_credential(credential: Credential, mesh: MeshId, wall_s: float) -> Passport:
-    """Raises RemoteProtocolError that names the first thing that is wrong.
+    """Raises Untrusted that names the first thing that is wrong.
 
     The chain of signatures is checked, and the dates that stand in it. Whether an invite was used too often or a member
     was revoked is not written in a credential: see `atmo.trust`.
@@ -233,30 +293,46 @@ def check_credential(credential: Credential, mesh: MeshId, wall_s: float) -> Pas
     membership = _open(credential.membership, Membership)
     binding = _open(credential.binding, CurveBinding)
     if membership.mesh != mesh:
-        raise RemoteProtocolError("The peer belongs to another mesh.", hint="Both nodes need the same mesh.")
+        raise Untrusted("The peer belongs to another mesh.", why="mesh", hint=_MESH_HINT)
     if membership.peer != binding.peer or len(binding.curve) != KEY_BYTES:
-        raise RemoteProtocolError("The peer's certificate and its curve key belong to different peers.")
-    invite = None if credential.invite is None else check_invite(credential.invite, mesh)
-    issuer = bytes(mesh) if invite is None else invite.key
-    if not verify(issuer, _MEMBERSHIP_DOMAIN, credential.membership.payload, credential.membership.signature):
-        raise RemoteProtocolError("The peer's certificate was not signed by this mesh.")
+        raise Untrusted("The peer's certificate and its curve key belong to different peers.")
+    standing = check_certificate(credential.certificate, mesh)
     if not verify(binding.peer, _BINDING_DOMAIN, credential.binding.payload, credential.binding.signature):
-        raise RemoteProtocolError("The peer did not sign its curve key.")
-    _check_dates(membership, binding, wall_s)
-    until_s = min(membership.not_after_s, binding.not_after_s)
-    if invite is None:
-        return Passport(mesh, PeerId(binding.peer), binding.curve, until_s)
-    _check_invited(invite, membership)
-    return Passport(mesh, PeerId(binding.peer), binding.curve, until_s, invite.key, invite.uses)
+        raise Untrusted("The peer did not sign its curve key.")
+    standing.check_dates(wall_s)
+    if wall_s > binding.not_after_s:
+        raise Untrusted("The peer's curve key has expired.", why="expired", hint="Restart the peer to renew it.")
+    until_s = min(standing.not_after_s, binding.not_after_s)
+    invited = standing.invite, standing.invite_uses
+    return Passport(mesh, standing.peer, binding.curve, until_s, *invited, serial=binding.serial)
 
 
-def check_invite(sealed: Sealed, mesh: MeshId) -> Invite:
+def check_certificate(certificate: Certificate, mesh: MeshId, verify: Verify = verify) -> Standing:
+    """What it says, if root, invite and membership are a chain. Raises Untrusted that names the first thing
+    that is wrong. Dates are the caller's business; those of the invite are checked here, against the membership's."""
+    membership = _open(certificate.membership, Membership)
+    if membership.mesh != mesh:
+        raise Untrusted("The peer belongs to another mesh.", why="mesh", hint=_MESH_HINT)
+    if len(membership.peer) != KEY_BYTES or len(membership.invite) not in (0, KEY_BYTES):
+        raise Untrusted("The peer's certificate is not in order.")
+    invite = None if certificate.invite is None else check_invite(certificate.invite, mesh, verify)
+    issuer = bytes(mesh) if invite is None else invite.key
+    if not verify(issuer, _MEMBERSHIP_DOMAIN, certificate.membership.payload, certificate.membership.signature):
+        raise Untrusted("The peer's certificate was not signed by this mesh.")
+    if invite is not None:
+        _check_invited(invite, membership)
+    dates = membership.not_before_s, membership.not_after_s
+    uses = 0 if invite is None else invite.uses
+    return Standing(mesh, PeerId(membership.peer), *dates, membership.invite, uses)
+
+
+def check_invite(sealed: Sealed, mesh: MeshId, verify: Verify = verify) -> Invite:
     """The invite, if the root of this mesh signed it. Raises RemoteProtocolError."""
     invite = _open(sealed, Invite)
     if invite.mesh != mesh or not verify(mesh, _INVITE_DOMAIN, sealed.payload, sealed.signature):
-        raise RemoteProtocolError("The peer's invite was not signed by this mesh.")
+        raise Untrusted("The peer's invite was not signed by this mesh.")
     if len(invite.key) != KEY_BYTES or invite.uses < 1 or invite.lifetime_s < 0:
-        raise RemoteProtocolError("The peer's invite is not in order.")
+        raise Untrusted("The peer's invite is not in order.")
     return invite
 
 
@@ -275,26 +351,21 @@ def check_revocation(statement: Sealed, mesh: MeshId) -> Revocation:
 
 
 def _check_invited(invite: Invite, membership: Membership) -> None:
-    """The joiner wrote the membership's dates itself: they must lie within what the root allowed."""
+    """The joiner wrote the membership itself: it must lie within what the root allowed."""
+    if membership.invite != invite.key:
+        raise Untrusted("The peer's membership names another invite than the one that signed it.")
     if membership.not_before_s > invite.not_after_s:
-        raise RemoteProtocolError("The peer's invite had expired when it was used.", hint="Ask for a new invite.")
+        raise Untrusted("The peer's invite had expired when it was used.", why="used", hint="Ask for a new invite.")
     early = membership.not_before_s < invite.not_before_s - CLOCK_TOLERANCE_S
     if early or membership.not_after_s - membership.not_before_s > invite.lifetime_s:
-        raise RemoteProtocolError("The peer's membership is not what its invite allows.")
-
-
-def _check_dates(membership: Membership, binding: CurveBinding, wall_s: float) -> None:
-    if wall_s > min(membership.not_after_s, binding.not_after_s):
-        raise RemoteProtocolError("The peer's certificate has expired.", hint="Restart the peer to renew it.")
-    if wall_s < membership.not_before_s - CLOCK_TOLERANCE_S:
-        raise RemoteProtocolError("The peer's certificate is not valid yet.", hint="Compare the two machines' clocks.")
+        raise Untrusted("The peer's membership is not what its invite allows.")
 
 
 def _open(sealed: Sealed, kind: type[_T]) -> _T:
     try:
         return msgspec.msgpack.decode(sealed.payload, type=kind)
     except msgspec.DecodeError as exc:
-        raise RemoteProtocolError(f"A certificate does not decode: {exc}.") from exc
+        raise Untrusted(f"A certificate does not decode: {exc}.") from exc
 
 
 def load_or_create_secret(path: Path) -> bytes:

@@ -2,9 +2,10 @@
 
 Talks JSON lines with its parent. First comes `{"root": hex}`, the key of the mesh, perhaps with `host`, where to listen
 (loopback), and `notes`, true if every event for people is to be told; then commands, `do` being one of dial
-(addresses), publish (number), withdraw (number), links, table. It says `ready` (address), `links` (count), `table`
-(names of the nodes it knows), and, with the time on the machine's monotonic clock, `published` and `seen` (number,
-at_ns) and `note` (what, about, at_ns). When its input ends it leaves the mesh and exits.
+(addresses), publish (number), withdraw (number), links, table, counts. It says `ready` (address), `links` (count),
+`table` (names of the nodes it knows), `counts` (see `Counting`), and, with the time on the machine's monotonic clock,
+`published` and `seen` (number, at_ns) and `note` (what, about, at_ns). When its input ends it leaves the mesh and
+exits.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import structlog
 
 from atmo.clock import SystemClock
 from atmo.generation import Finish
-from atmo.ids import MeshId, PeerId, parse_multiaddr
+from atmo.ids import MeshId, Multiaddr, PeerId, parse_multiaddr
 from atmo.keys import CurveKeys, Identity, issue_credential
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
 from atmo.mesh.field import GradientField
@@ -31,6 +33,7 @@ from atmo.mesh.node import MeshNode
 from atmo.mesh.rows import Kind, NodeInfo
 from atmo.mesh.service import Answer, Question
 from atmo.mesh.table import RoutingTable
+from atmo.transport.base import Deliver, Received, TransportEvent
 from atmo.transport.zeromq import ZmqTransport
 
 Json = dict[str, Any]
@@ -48,6 +51,39 @@ class Watched(RoutingTable):
         super().put_capability(peer, capability)
         if peer != self._own:
             say({"event": "seen", "number": int(capability.descriptor.model), "at_ns": time.monotonic_ns()})
+
+
+class Counting(ZmqTransport):
+    """A transport that counts what it does since it began: dials, dials that failed, links that came up and went down,
+    frames sent and heard (a gossip frame once for each link) and their bytes."""
+
+    counts: Counter[str]
+
+    async def start(self, deliver: Deliver) -> None:
+        self.counts = Counter()
+
+        def counted(happened: Sequence[TransportEvent]) -> None:
+            for event in happened:
+                self.counts[type(event).__name__] += 1
+                if isinstance(event, Received):
+                    self.counts["bytes_heard"] += len(event.frame)
+            deliver(happened)
+
+        await super().start(counted)
+
+    def dial(self, address: Multiaddr) -> None:
+        self.counts["dials"] += 1
+        super().dial(address)
+
+    def send(self, peer: PeerId, frame: bytes) -> None:
+        self.counts["frames_sent"] += 1
+        self.counts["bytes_sent"] += len(frame)
+        super().send(peer, frame)
+
+    def publish(self, frame: bytes) -> None:
+        self.counts["frames_sent"] += len(self.linked())
+        self.counts["bytes_sent"] += len(self.linked()) * len(frame)
+        super().publish(frame)
 
 
 class Idle:
@@ -86,9 +122,15 @@ def _make_node(root: Identity, host: str) -> MeshNode:
     identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
     credential = issue_credential(root, identity, curve, wall_s=clock.wall())
     mesh = MeshId(root.public)
-    transport = ZmqTransport(identity.public, curve, credential, mesh, host=host, clock=clock)
+    transport = Counting(identity.public, curve, credential, mesh, host=host, clock=clock)
     node = MeshNode(
-        identity=identity, mesh=mesh, generation=1, transport=transport, clock=clock, rng=random.Random(os.getpid())
+        identity=identity,
+        mesh=mesh,
+        certificate=credential.certificate,
+        generation=1,
+        transport=transport,
+        clock=clock,
+        rng=random.Random(os.getpid()),
     )
     node.table = Watched(identity.public)
     node.field = GradientField(node.table)
@@ -109,6 +151,9 @@ def _obey(node: MeshNode, command: Json) -> None:
     elif command["do"] == "table":
         rows = node.core.store.rows(Kind.NODE)
         say({"event": "table", "nodes": sorted(row.body.name for row in rows if isinstance(row.body, NodeInfo))})
+    elif command["do"] == "counts":
+        assert isinstance(node.transport, Counting)
+        say({"event": "counts", "cpu_s": time.process_time(), **node.transport.counts})
     else:
         say({"event": "links", "count": len(node.transport.linked())})
 

@@ -12,9 +12,14 @@ import pytest
 
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """`ATMO_HOME` and `ATMO_RUNTIME` set to a fresh folder, no other `ATMO_*`, no zeroconf."""
+    """`ATMO_HOME` and `ATMO_RUNTIME` set to a fresh folder, no other `ATMO_*`, no zeroconf and no look at ports."""
     folder = Path(tempfile.mkdtemp(prefix="atmo-test-"))
-    own = {"ATMO_HOME": str(folder / "home"), "ATMO_RUNTIME": str(folder / "run"), "ATMO_DISCOVERY_LAN": "false"}
+    own = {
+        "ATMO_HOME": str(folder / "home"),
+        "ATMO_RUNTIME": str(folder / "run"),
+        "ATMO_DISCOVERY_LAN": "false",
+        "ATMO_DISCOVERY_RUNTIMES": "false",
+    }
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     yield own

@@ -7,11 +7,13 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -19,6 +21,10 @@ from atmo.cli import output
 from atmo.client import SyncClient, running_nodes
 from atmo.config import Config, load
 from atmo.errors import AtmoError
+from atmo.ids import format_peer
+
+if TYPE_CHECKING:
+    from atmo.node.membership import MeshHome
 
 DEFAULT_PORT = 4600
 # Below this a model of a billion parameters does not fit.
@@ -66,6 +72,7 @@ def _examine(home: str | None, config_file: str | None) -> Iterator[Finding]:
     yield _runtime(config)
     yield _disk(config.home)
     yield _port(config)
+    yield from _membership(config)
     yield from _engines()
     yield _encoder()
     yield from _models(config)
@@ -127,6 +134,62 @@ def _port(config: Config) -> Finding:
     return Finding("ok", f"Port {port} is free.")
 
 
+def _membership(config: Config) -> Iterator[Finding]:
+    """Keys that can be used, and a certificate that is valid."""
+    from atmo.keys import load_or_create_secret
+    from atmo.node.membership import open_mesh
+
+    nodes = sorted(file.parent for file in (config.home / "nodes").glob("*/identity.key"))
+    try:
+        for file in [config.root_key, *(node / key for node in nodes for key in ("identity.key", "curve.key"))]:
+            if file.exists():
+                load_or_create_secret(file)
+        if not config.root_key.parent.exists():
+            yield Finding("ok", "This user has no mesh yet: the first node makes one.")
+            return
+        mesh = open_mesh(config)
+    except AtmoError as error:
+        yield Finding("bad", error.message, error.hint)
+        return
+    whose = "this user's own" if mesh.token is None else "joined with a token"
+    yield Finding("ok", f"The mesh is {format_peer(mesh.mesh)[-8:]}, {whose}.")
+    for node in nodes if mesh.token is not None else []:
+        yield from _certificate(mesh, node)
+
+
+def _certificate(mesh: MeshHome, node: Path) -> Iterator[Finding]:
+    """What made a node of this home a member of somebody else's mesh."""
+    from atmo.keys import check_certificate
+    from atmo.node.renewal import ending
+
+    try:
+        kept = mesh.kept(node)
+        if kept is None:
+            return
+        standing = check_certificate(kept, mesh.mesh)
+    except AtmoError as error:
+        yield Finding("bad", error.message, error.hint)
+        return
+    problem = ending(standing, time.time())
+    if problem is None:
+        yield Finding("ok", f"The certificate of the node {node.name} is valid.")
+    else:
+        yield Finding("bad" if problem.serious else "note", f"{node.name}: {problem.what}", problem.remedy)
+
+
+def _multicast(config: Config) -> Iterator[Finding]:
+    """Only while no node runs: a node that runs finds out more, and says so itself."""
+    if not config.discovery.lan or config.node.mode == "standalone":
+        return
+    from atmo.transport.discovery import hear_oneself
+
+    problem = hear_oneself(config.transport.host)
+    if problem is None:
+        yield Finding("ok", "Multicast works here: nodes on the local network find each other.")
+    else:
+        yield Finding("note", problem.text, problem.hint)
+
+
 def _engines() -> Iterator[Finding]:
     found = []
     for package in ("xllamacpp", "llama-cpp-python", "onnxruntime"):
@@ -168,6 +231,7 @@ def _nodes(config: Config) -> Iterator[Finding]:
     running = running_nodes(config)
     if not running:
         yield Finding("note", "No node is running.", "Start one: atmo node start")
+        yield from _multicast(config)
     for card in running:
         if not card.api_socket:
             yield Finding("ok", f"The node {card.name} runs without an API (headless), process {card.pid}.")
@@ -181,5 +245,6 @@ def _nodes(config: Config) -> Iterator[Finding]:
         for served in report["capabilities"]:
             if served["state"] == "failed":
                 yield Finding("bad", f"{card.name} cannot serve {served['id']}: {served['detail']}", served["hint"])
-        for problem in report["problems"]:
-            yield Finding("note", f"{card.name}: {problem}")
+        for problem in report["diagnosis"]:
+            state = "bad" if problem["serious"] else "note"
+            yield Finding(state, f"{card.name}: {problem['what']}", problem["remedy"])

@@ -89,6 +89,18 @@ def node_status(node: NodeName = "", as_json: AsJson = False) -> None:
     node_commands.status(node, as_json=as_json)
 
 
+@node_app.command("rotate")
+def node_rotate(
+    name: Annotated[str | None, typer.Option(help="Which node of this home.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a node that does not run new keys, and revoke the old ones. A guest needs a new token then."""
+    from atmo.cli import trust_commands
+
+    trust_commands.rotate(name, home, as_json=as_json)
+
+
 @app.command()
 def ask(
     text: Annotated[list[str] | None, typer.Argument(help="What you want. Standard input is added to it.")] = None,
@@ -161,13 +173,17 @@ def mesh(context: typer.Context, node: NodeName = "", as_json: AsJson = False) -
 @mesh_app.command("watch")
 def mesh_watch(
     node: NodeName = "",
-    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 0.25,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks at the mesh; events come at once.")] = 1.0,
     seconds: Annotated[float, typer.Option(help="Stop after so many seconds; 0 for never.")] = 0.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one picture, or with --json the last events.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print events as they happen, one JSON object a line.")
+    ] = False,
 ) -> None:
-    """Watch the mesh live. Ctrl-C ends it."""
-    from atmo.cli import mesh_commands
+    """Watch the mesh live: nodes, requests and where they go, events, links. `?` shows the keys, `q` quits."""
+    from atmo.cli.watch import app as watcher
 
-    mesh_commands.watch(node, interval_s=interval, for_s=seconds)
+    watcher.watch(node, interval_s=interval, for_s=seconds, once=once, as_json=as_json)
 
 
 @mesh_app.command("create")
@@ -182,7 +198,10 @@ def mesh_create(home: Home = None, as_json: AsJson = False) -> None:
 def mesh_invite(
     uses: Annotated[int, typer.Option(min=1, help="How many nodes may join with it.")] = 1,
     hours: Annotated[float, typer.Option(min=0.02, help="How long it can be used, in hours.")] = 24.0,
-    days: Annotated[float, typer.Option(min=0.01, help="How long who joins stays a member, in days.")] = 365.0,
+    days: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="How long who joins is a member. Default: a year, renewed by your nodes."),
+    ] = None,
     qr: Annotated[bool, typer.Option("--qr", help="Show it as a QR code, too.")] = False,
     home: Home = None,
     as_json: AsJson = False,

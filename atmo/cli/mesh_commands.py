@@ -1,8 +1,7 @@
-"""`atmo mesh`, `atmo mesh watch`, `atmo models list`."""
+"""`atmo mesh`, `atmo models list`."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from atmo.cli import output, views
@@ -17,18 +16,6 @@ def show(node: str, *, as_json: bool) -> None:
         output.print_json(report)
     else:
         output.console().print(views.mesh(report))
-
-
-def watch(node: str, *, interval_s: float, for_s: float) -> None:
-    """The only place that owns a live screen."""
-    from rich.live import Live
-
-    client = SyncClient(node=node)
-    ends_s = time.monotonic() + for_s if for_s else float("inf")
-    with Live(views.mesh(client.mesh()), console=output.console(), auto_refresh=False, transient=False) as live:
-        while time.monotonic() < ends_s:
-            time.sleep(max(interval_s, 0.05))
-            live.update(views.mesh(client.mesh()), refresh=True)
 
 
 def models(node: str, home: str | None, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`atmo mesh create | invite | join | leave | members | revoke`."""
+"""`atmo mesh create | invite | join | leave | members | revoke`, `atmo node rotate`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from atmo.client import SyncClient, running_nodes
 from atmo.config import Config, load
 from atmo.errors import ConfigError
 from atmo.ids import format_peer
+from atmo.keys import YEAR_S
 from atmo.node import membership
 from atmo.transport.hosts import is_loopback
 
@@ -22,14 +23,19 @@ def create(home: str | None, *, as_json: bool) -> None:
         output.console().print(f"This is a new mesh, {format_peer(mesh)}. Start a node: atmo node start")
 
 
-def invite(home: str | None, *, uses: int, hours: float, days: float, qr: bool, as_json: bool) -> None:
+def invite(home: str | None, *, uses: int, hours: float, days: float | None, qr: bool, as_json: bool) -> None:
     from atmo.invitation import write_token
 
     config = load({"home": home})
     addresses = [card.address for card in running_nodes(config) if card.address is not None]
     mesh = membership.open_mesh(config)
     token = mesh.invite(
-        [str(address) for address in addresses], time.time(), int(hours * 3600), uses, int(days * 86400)
+        [str(address) for address in addresses],
+        time.time(),
+        int(hours * 3600),
+        uses,
+        YEAR_S if days is None else int(days * 86400),
+        renewable=days is None,
     )
     text = write_token(token)
     warnings = _warnings([address.host for address in addresses])
@@ -101,6 +107,25 @@ def revoke(whom: str, node: str, *, as_json: bool) -> None:
         output.print_json(report)
     else:
         output.console().print(f"Revoked the {report['kind']} {report['revoked'][-8:]}; the mesh is being told.")
+
+
+def rotate(name: str | None, home: str | None, *, as_json: bool) -> None:
+    from atmo.node.home import rotate as new_keys
+
+    config = load({"node.name": name, "home": home})
+    old, new, revoked = new_keys(config, time.time())
+    if as_json:
+        output.print_json({"old": format_peer(old), "new": format_peer(new), "revoked": revoked})
+        return
+    gone = format_peer(old)[-8:]
+    output.console().print(f"The node {config.node.name} is now {format_peer(new)}.")
+    if revoked:
+        output.console().print(f"The old key {gone} is revoked; the mesh is told when the node starts.")
+    else:
+        output.console().print(
+            f"Ask the owner of the mesh to revoke the old key (atmo mesh revoke {gone}) and for a new "
+            "token, and join with it: atmo mesh join TOKEN"
+        )
 
 
 def _with_no_node_running(home: str | None) -> Config:

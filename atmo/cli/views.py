@@ -13,7 +13,7 @@ from atmo.cli.output import table
 
 Json = dict[str, Any]
 
-_HEALTH = {"self": "cyan", "linked": "green", "lost": "yellow", "suspect": "yellow", "dead": "red"}
+_HEALTH = {"self": "cyan", "linked": "green", "known": "green", "lost": "yellow", "suspect": "yellow", "dead": "red"}
 _STATES = {"ready": "green", "loading": "yellow", "down": "yellow", "failed": "red"}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from atmo.errors import AtmoError
@@ -26,6 +27,12 @@ def native_routes(node: NodeHandle) -> APIRouter:
     async def mesh() -> Json:
         """All nodes this node knows, with their capabilities and load."""
         return node.mesh_view()
+
+    @router.get("/events")
+    async def events(since: Annotated[int, Query(ge=0)] = 0, follow: bool = True) -> StreamingResponse:
+        """What happens: members, health, requests and their routes, one JSON object a line."""
+        told = _encoded(node.events(since, follow=follow))
+        return StreamingResponse(told, media_type="application/x-ndjson")
 
     @router.get("/members")
     async def members() -> Json:
@@ -67,6 +74,11 @@ def native_routes(node: NodeHandle) -> APIRouter:
         return {"name": status["name"], "pid": status["pid"]}
 
     return router
+
+
+async def _encoded(events: AsyncIterator[Json]) -> AsyncIterator[bytes]:
+    async for event in events:
+        yield msgspec.json.encode(event) + b"\n"
 
 
 async def _lines(events: AsyncIterator[Json], trace: Trace) -> AsyncIterator[bytes]:

@@ -19,9 +19,11 @@ from atmo.generation import Finish, Piece, Task
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to load and how.
 
-    kind: `gguf`, `encoder` or `classifier`; path: the model's file or folder; engine: `auto`, `xllamacpp`,
-    `llama-cpp-python` or `onnx`; context: tokens for one request, 0 for the model's own; slots: requests answered at
-    once; threads: 0 for as many as the machine has cores; gpu_layers: -1 for all that fit, 0 for none.
+    kind: `gguf`, `encoder`, `classifier`, `vision` or `remote`; path: the model's file or folder, or the address of the
+    server that runs it; engine: `auto`, `xllamacpp`, `llama-cpp-python` or `onnx`, or what a server speaks: `openai`,
+    `ollama`, `anthropic`; context: tokens for one request, 0 for the model's own; slots: requests answered at once;
+    threads: 0 for as many as the machine has cores; gpu_layers: -1 for all that fit, 0 for none; key: where a server's
+    key is kept, `env:NAME` or `file:PATH`, never the key itself.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 0
     gpu_layers: int = -1
     system_prompt: str = ""
+    key: str = ""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +90,8 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Told by the supervisor: state is `loading`, `ready`, `down` (will be restarted) or `failed` (will not)."""
+    """Told by the supervisor: state is `loading`, `ready`, `unloaded` (until it is wanted), `down` (will be restarted) or
+    `failed` (will not)."""
 
     state: str
     detail: str = ""

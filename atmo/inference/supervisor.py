@@ -3,16 +3,18 @@
 Theory of operation. A supervisor goes through lives (`atmo.inference.life`): start a worker, let it load, serve until
 it dies, wait, again. A file that kills or is refused by the engine on its first loading would do so for ever: that,
 and too many quick deaths in a row, end in `failed`, which is told once and stays. A worker that does not answer a
-ping in time hangs and is killed. Requests never wait for a worker: while there is none they are refused at once, so
-that the mesh can route them elsewhere.
+ping in time hangs and is killed. Requests never wait for a worker that died: they are refused at once, so that the mesh
+can route them elsewhere. A worker that nobody asked for long enough is ended on purpose, where that is wanted; then the
+next request starts the next life and waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -32,13 +34,14 @@ _PROGRESS_EVERY_S = 1.0
 class SupervisorSettings:
     """load_within_s: longest loading; ping_every_s, pong_within_s: how a hung worker is found; stop_within_s:
     patience at the end; nice: of the worker process. All guesses; 20 s without a pong is long even on a machine that
-    swaps."""
+    swaps. idle_unload_s: a model that nobody asks for so long is unloaded, 0 for never."""
 
     load_within_s: float = 300.0
     ping_every_s: float = 5.0
     pong_within_s: float = 20.0
     stop_within_s: float = 2.0
     nice: int = 0
+    idle_unload_s: float = 0.0
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
 
 
@@ -65,6 +68,9 @@ class Supervisor:
         self._life: Life | None = None
         self._task: asyncio.Task[None] | None = None
         self._chats = 0
+        self._uses = 0  # requests of any kind that are being worked on
+        self._used_s = 0.0  # when the last of them ended
+        self._wanted = asyncio.Event()  # by a request, while the model is unloaded
         self._trouble: AtmoError | None = None
         self._changed = asyncio.Event()
 
@@ -103,36 +109,43 @@ class Supervisor:
         """Wait for the model. Raises what made it fail, or EngineUnavailable when it takes too long."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.state not in ("ready", "failed"):
-                    self._changed.clear()
-                    await self._changed.wait()
+                await self._until("ready", "failed")
         except TimeoutError as error:
             raise EngineUnavailable(f"{self.spec.name} is not loaded after {timeout_s:g} s.") from error
         if self.state == "failed" and self._trouble is not None:
             raise self._trouble
 
+    async def _until(self, *states: str) -> None:
+        while self.state not in states:
+            self._changed.clear()
+            await self._changed.wait()
+
     async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
-        life = self._serving()
         self._chats += 1
         try:
-            async with aclosing(life.chat(task)) as parts:
+            async with self._used() as life, aclosing(life.chat(task)) as parts:
                 async for part in parts:
                     yield part
         finally:
             self._chats -= 1
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        return await self._serving().embed(tuple(texts))
+        async with self._used() as life:
+            return await life.embed(tuple(texts))
 
     async def classify(self, text: str) -> list[tuple[str, float]]:
-        return await self._serving().classify(text)
+        async with self._used() as life:
+            return await life.classify(text)
 
     async def count_tokens(self, text: str) -> int:
-        return await self._serving().count_tokens(text)
+        async with self._used() as life:
+            return await life.count_tokens(text)
 
     def load(self) -> EngineLoad:
+        """An unloaded model is ready too: whoever asks waits for it."""
         busy = min(self._chats, self.facts.slots)
-        return EngineLoad(self.facts.slots, busy, self._chats - busy, ready=self.state == "ready")
+        ready = self.state in ("ready", "unloaded") or self._waking
+        return EngineLoad(self.facts.slots, busy, self._chats - busy, ready)
 
     async def ping(self) -> None:
         """Ask the worker for its `rss_bytes` and `cpu_s` now. Raises EngineUnavailable when there is none."""
@@ -150,12 +163,31 @@ class Supervisor:
         self.state = "stopped"
         self._changed.set()
 
+    @asynccontextmanager
+    async def _used(self) -> AsyncIterator[Life]:
+        """The life that works on a request, which keeps it from being ended for idleness."""
+        self._uses += 1
+        try:
+            if self.state == "unloaded" or self._waking:
+                self._wanted.set()
+                await self._until("ready", "down", "failed", "stopped")
+            yield self._serving()
+        finally:
+            self._uses -= 1
+            self._used_s = self._clock.now()
+
+    @property
+    def _waking(self) -> bool:
+        return self.state == "loading" and self._wanted.is_set()
+
     def _serving(self) -> Life:
         if self._life is not None and self.state == "ready":
             return self._life
         if self.state == "failed" and self._trouble is not None:
             raise EngineUnavailable(self._trouble.message, hint=self._trouble.hint)
-        what = {"loading": "is still loading", "down": "died and is being restarted"}.get(self.state, "is not running")
+        what = {"loading": "is still loading", "down": "died and is being restarted", "unloaded": "is unloaded"}.get(
+            self.state, "is not running"
+        )
         raise EngineUnavailable(f"{self.spec.name} {what}.", hint="Try again in a moment.")
 
     async def _run(self) -> None:
@@ -172,8 +204,9 @@ class Supervisor:
             if self.state == "failed":
                 return
             was_ready = was_ready or ready_s is not None
-            if ready_s is not None:
-                await self._serve(self._life)
+            if ready_s is not None and await self._serve(self._life):
+                await self._sleep(self._life)
+                continue
             if not await self._mourn(self._life, ready_s):
                 return
 
@@ -204,16 +237,38 @@ class Supervisor:
             await asyncio.sleep(_PROGRESS_EVERY_S)
             self._tell("loading", f"Loading {self.spec.path}{_progress(life.worker.pid, self.spec.path)}.")
 
-    async def _serve(self, life: Life) -> None:
-        """Until it dies. A ping that is not answered in time is its death."""
+    async def _serve(self, life: Life) -> bool:
+        """Until it dies, or is idle for so long that it should be ended: then True. A ping that is not answered in time
+        is its death."""
+        self._wanted.clear()
+        self._used_s = self._clock.now()
         while not life.dead.done():
+            if self._idle_left_s() <= 0:
+                return True
             try:
                 async with asyncio.timeout(self._settings.pong_within_s):
                     await life.ping()
             except TimeoutError:
                 life.kill(f"did not answer for {self._settings.pong_within_s:g} s and was stopped")
                 await life.dead
-            await asyncio.wait([life.dead], timeout=self._settings.ping_every_s)
+            pause_s = max(0.0, min(self._settings.ping_every_s, self._idle_left_s()))
+            await asyncio.wait([life.dead], timeout=pause_s)
+        return False
+
+    def _idle_left_s(self) -> float:
+        """How much longer nobody may ask before the model is unloaded."""
+        most_s = self._settings.idle_unload_s
+        if most_s <= 0 or self._uses:
+            return math.inf
+        return self._used_s + most_s - self._clock.now()
+
+    async def _sleep(self, life: Life) -> None:
+        """Unload, until a request wants the model."""
+        idle = f"Nobody asked for {self._settings.idle_unload_s:g} s, so the model was unloaded."
+        self._tell("unloaded", idle, "The next request loads it again.")
+        await life.stop(self._settings.stop_within_s)
+        self._life = None
+        await self._wanted.wait()
 
     async def _mourn(self, life: Life, ready_s: float | None) -> bool:
         """After a death: wait for the next life, or say that there will be none."""

@@ -28,11 +28,17 @@ def encode(message: AnyMessage) -> bytes:
     would refuse: better told here, where it was written, than by a peer that hangs up. The check costs half a
     microsecond for a piece of an answer (measured).
     """
-    frame = _HEAD + _encoder.encode(message)
+    frame = encode_large(message)
     if len(frame) > MAX_MESSAGE_BYTES:
         raise FrameTooLarge(f"The message has {len(frame):,} bytes, {MAX_MESSAGE_BYTES:,} are allowed.")
+    return frame
+
+
+def encode_large(message: AnyMessage) -> bytes:
+    """The same for a message that is cut before it is sent, of any size. Raises LocalProtocolError."""
+    frame = _HEAD + _encoder.encode(message)
     try:
-        decode(frame)
+        decode_large(frame)
     except RemoteProtocolError as exc:
         raise LocalProtocolError(f"A {type(message).__name__} cannot be sent as it is. {exc.message}") from exc
     return frame
@@ -42,6 +48,11 @@ def decode(frame: bytes) -> AnyMessage:
     """The message in a frame. Raises RemoteProtocolError, in one line."""
     if len(frame) > MAX_MESSAGE_BYTES:
         raise RemoteProtocolError(f"A frame has {len(frame):,} bytes, {MAX_MESSAGE_BYTES:,} are allowed.")
+    return decode_large(frame)
+
+
+def decode_large(frame: bytes) -> AnyMessage:
+    """The same for bytes that came in pieces, whose number was bounded."""
     if not frame or frame[0] != PROTOCOL_VERSION:
         theirs = frame[0] if frame else "none"
         raise RemoteProtocolError(

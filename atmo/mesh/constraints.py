@@ -66,6 +66,10 @@ def class_bits(table: RoutingTable, query: Query) -> Bits:
         named = np.zeros(n, dtype=bool)
         named[list(classes.named(wanted.model))] = True
         bits[~named] |= Reason.MODEL
+    if query.root:
+        for klass, capability in classes.capability.items():
+            if capability.descriptor.root != query.root:
+                bits[klass] |= Reason.MODEL
     if wanted.modality:
         place = classes.modalities.find(wanted.modality)
         has = (

@@ -16,13 +16,16 @@ The caller performs the effects in order, and sends a `Tick` at `next_wakeup()` 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import msgspec
 
 from atmo.clock import Moment
 from atmo.errors import RemoteProtocolError
 from atmo.ids import MeshId, PeerId, short
-from atmo.keys import Sealed
+from atmo.keys import Certificate, Sealed
 from atmo.mesh import events
 from atmo.mesh.agenda import Chance
 from atmo.mesh.author import Author
@@ -31,11 +34,13 @@ from atmo.mesh.conduct import Conduct
 from atmo.mesh.events import Effect, Event
 from atmo.mesh.fabric import Fabric
 from atmo.mesh.gossip import Outbox, pack
+from atmo.mesh.lobby import Lobby
 from atmo.mesh.messages import Digest, OverlayMessage, Push, Revoked, Rows, TreeMessage, Versions
 from atmo.mesh.neighbours import Neighbours
 from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.revocations import Revocations
-from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, peek, read
+from atmo.mesh.roll import Roll
+from atmo.mesh.rows import Body, Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, peek, read
 from atmo.mesh.rowstore import RowStore
 from atmo.mesh.timing import MeshTiming
 from atmo.mesh.verdict import Applied, Change, Reason, Rejected
@@ -52,7 +57,8 @@ REMIND_INTERVAL_S = 1.0
 
 
 class Core:
-    """One node's part in the mesh. `rng` is a `random.Random` or anything like it."""
+    """One node's part in the mesh. `rng` is a `random.Random` or anything like it; `certificate` is what this node
+    shows to others, without which they take no row of it."""
 
     def __init__(
         self,
@@ -64,13 +70,18 @@ class Core:
         verify: Verify,
         timing: MeshTiming,
         rng: Chance,
+        roll: Roll,
+        certificate: Certificate | None,
         sizes: ViewSizes | None = None,
         revoked: Iterable[Sealed] = (),
     ) -> None:
         self.peer = peer
         self.mesh = mesh
-        self.store = RowStore(peer, mesh, verify)
+        self.certificate = certificate
+        self.store = RowStore(peer, mesh, verify, roll)
         self.revocations = Revocations(mesh, revoked)
+        for key in self.revocations:
+            self.store.ban(key)
         self.author = Author(peer, mesh, generation, sign=sign, timing=timing, rng=rng)
         self.neighbours = Neighbours(peer, timing, rng)
         self.vigil = Vigil(self.store, self.author, peer, timing, rng)
@@ -86,6 +97,7 @@ class Core:
         )
         self._outbox = Outbox(timing.batch_s)
         self._conduct = Conduct()
+        self._lobby = Lobby()
         self._links: dict[PeerId, None] = {}  # in the order they came up; a set's order would differ between runs
         self._reminded_s: dict[PeerId, float] = {}  # when a peer was last shown what it had said
         self._off_clock: set[PeerId] = set()  # origins whose wrong clock was reported
@@ -104,6 +116,7 @@ class Core:
             events.Want: self.fabric.want,
             events.Revoke: self._on_revoke,
             events.Banned: self._on_banned,
+            events.Certified: self._on_certified,
             events.Tick: lambda event, now: [],
             events.Stop: self._on_stop,
         }
@@ -222,7 +235,7 @@ class Core:
 
     def _on_banned(self, event: events.Banned, now: Moment) -> list[Effect]:
         self.neighbours.avoid(event.peer, now.mono_s + FOR_EVER_S)
-        return self._changed(self.store.ban(event.peer), now)
+        return []
 
     def _revoked(self, statements: Iterable[Sealed], teller: PeerId | None, now: Moment) -> list[Effect]:
         """Take what is news, and tell everybody but who told it. Raises RemoteProtocolError for a forgery."""
@@ -231,14 +244,29 @@ class Core:
             return []
         frame = encode(Revoked(tuple(statement for _, statement in news)))
         effects: list[Effect] = [events.Send(peer, frame) for peer in self._links if peer != teller]
-        effects += [events.KeyRevoked(said.key) for said, _ in news]
+        for said, _ in news:
+            effects += [events.KeyRevoked(said.key), *self._changed(self.store.ban(said.key), now)]
         return effects
 
     # Own rows
 
     def _on_publish(self, event: events.Publish, now: Moment) -> list[Effect]:
-        row = self.author.publish(event.kind, event.key, self.vigil.stamp(event.body), now)
+        row = self.author.publish(event.kind, event.key, self._stamp(event.body), now)
         return self._say([row] if row else [], now)
+
+    def _stamp(self, body: Body) -> Body:
+        """The NODE row carries the certificate, and what else others must know first."""
+        stamped = self.vigil.stamp(body)
+        if isinstance(stamped, NodeInfo):
+            return msgspec.structs.replace(stamped, certificate=self.certificate)
+        return stamped
+
+    def _on_certified(self, event: events.Certified, now: Moment) -> list[Effect]:
+        self.certificate = event.certificate
+        row = self.store.get(RowId(self.peer, Kind.NODE, ""))
+        if row is None or row.body is None:
+            return []
+        return self._on_publish(events.Publish(Kind.NODE, "", row.body), now)
 
     def _on_withdraw(self, event: events.Withdraw, now: Moment) -> list[Effect]:
         row = self.author.withdraw(event.kind, event.key, now)
@@ -316,19 +344,26 @@ class Core:
         changes: list[Change] = []
         effects: list[Effect] = []
         any_new = False
-        for signed in rows:
+        todo = deque((peer, signed) for signed in rows)
+        while todo:
+            teller, signed = todo.popleft()
             outcome = self.store.apply(signed, now)
             if isinstance(outcome, Applied):
                 any_new = True
                 changes += outcome.changes
                 self._off_clock.discard(outcome.row.id.origin)
                 renewal = bool(outcome.changes) and outcome.changes[-1].renewal
-                if self.fabric.new_row(outcome.row, peer, renewal, now):
+                if self.fabric.new_row(outcome.row, teller, renewal, now):
                     self._outbox.add(outcome.row)
+                if outcome.row.id.kind is Kind.NODE and self._lobby:
+                    todo.extend(self._lobby.admit(outcome.row.id.origin))
+            elif outcome.reason is Reason.UNKNOWN_ORIGIN and outcome.origin is not None:
+                any_new = True  # as far as can be told
+                self._lobby.wait(outcome.origin, teller, signed)
             elif outcome.reason is Reason.STALE and outcome.origin == peer:
                 effects += self._remind(peer, now)
             elif outcome.reason is not Reason.DUPLICATE:
-                effects += self._on_rejected(peer, signed, outcome, now)
+                effects += self._on_rejected(teller, signed, outcome, now)
             if outcome.equivocation is not None:
                 effects.append(events.Equivocated(PeerId(peek(signed).origin), outcome.equivocation))
         return self._changed(changes, now) + effects, any_new

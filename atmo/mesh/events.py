@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from atmo.ids import Multiaddr, PeerId
-from atmo.keys import Sealed
+from atmo.keys import Certificate, Sealed
 from atmo.mesh.messages import AnyMessage
 from atmo.mesh.rows import Body, Kind
 from atmo.mesh.verdict import Change, Equivocation
@@ -94,14 +94,22 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Banned:
-    """The peer is no member any more: drop what it said, hear nothing of it again."""
+    """The peer is no member any more: it is not dialled again."""
 
     peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """This node's certificate was renewed."""
+
+    certificate: Certificate
 
 
 Event = (
     Revoke
     | Banned
+    | Certified
     | LinkUp
     | LinkDown
     | DialFailed
@@ -137,6 +145,14 @@ class Dial:
     """Try to link. Told of the outcome by `LinkUp` or `DialFailed`."""
 
     address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class NotDialled:
+    """A link that a request needs will not come about: there is no address to dial, or not now."""
+
+    peer: PeerId
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +251,7 @@ Effect = (
     | Send
     | Broadcast
     | Dial
+    | NotDialled
     | HangUp
     | RowsChanged
     | Deliver
@@ -249,6 +266,7 @@ Effect = (
 __all__ = [
     "Banned",
     "Broadcast",
+    "Certified",
     "Change",
     "ClockOff",
     "Deliver",
@@ -266,6 +284,7 @@ __all__ = [
     "LinkDown",
     "LinkUp",
     "Misbehaved",
+    "NotDialled",
     "OwnRowSeen",
     "PeerLost",
     "Publish",

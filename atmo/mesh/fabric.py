@@ -9,7 +9,7 @@ counts, sets the pace of everything; rows go to the flood or to the tree; all th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atmo.clock import Moment
 from atmo.ids import PeerId
@@ -94,9 +94,9 @@ class Fabric:
         """The end that dialled opens the comparison of tables."""
         self._links[event.peer] = None
         self.relay.link_up(event.peer)
-        addresses = (str(event.address),) if event.address is not None else ()
+        addresses = (str(replace(event.address, peer=None)),) if event.address is not None else ()
         wants = self.overlay.link_up(event.peer, addresses, event.outbound, now.mono_s)
-        self._neighbours.link_up(event.peer, event.address)
+        self._neighbours.link_up(event.peer, event.address, event.outbound, now.mono_s)
         if len(self._links) == 1:
             self._plan_repair(now)
         opening = [self._open(event.peer, now)] if event.outbound else []
@@ -140,22 +140,25 @@ class Fabric:
 
     def own_row(self, row: Row, renewal: bool, now: Moment) -> bool:
         """True if an own row is for all neighbours at once; if not, the tree has it now."""
+        self.tree.note(row)
         if self.everyone:
             return True
-        self.tree.note(row)
         return self._flood_or_tree(row, None, renewal, now)
 
     def new_row(self, row: Row, source: PeerId, renewal: bool, now: Moment) -> bool:
         """The same for a row that a peer sent, and that is new here."""
-        if self.everyone:
-            return self.relay.passes_on(row, now.mono_s)
         self.tree.note(row)
+        if self.everyone:
+            if self.relay.cut_off(now.mono_s):
+                self.tree.send(row, source, now.mono_s)
+            return False
         return self._flood_or_tree(row, source, renewal, now)
 
     def _flood_or_tree(self, row: Row, source: PeerId | None, renewal: bool, now: Moment) -> bool:
         if not renewal and self._brook.takes(row, now.mono_s):
             return True
-        self.tree.send(row, source)
+        wait_s = self._timing.renewal_wait_s(self.overlay.nodes) if renewal else 0.0
+        self.tree.send(row, source, now.mono_s, wait_s)
         return False
 
     # What peers say
@@ -174,8 +177,8 @@ class Fabric:
         return []
 
     def pushed(self, peer: PeerId, any_new: bool) -> list[Effect]:
-        """A neighbour pushed rows, some of which were new, or none. In a small mesh there is no tree to care for."""
-        return [] if self.everyone else self._send(self.tree.pushed(peer, any_new))
+        """A neighbour pushed rows, some of which were new, or none."""
+        return self._send(self.tree.pushed(peer, any_new))
 
     def on_sync(self, peer: PeerId, message: SyncMessage, now: Moment) -> list[Effect]:
         """Compare, and send what the peer lacks."""
@@ -213,7 +216,7 @@ class Fabric:
         if (at_s := self.tree.next_due()) is not None and at_s <= now.mono_s:
             effects += self._send(self.tree.due(now.mono_s))
         if self._repair_s <= now.mono_s and self._links:
-            effects.append(self._open(self._someone(), now))
+            effects.append(self._open(self._someone(), now, again=True))
             self._plan_repair(now)
         return effects
 
@@ -227,10 +230,10 @@ class Fabric:
         peers = tuple(self.overlay.active or self._links)
         return peers[int(self._rng.random() * len(peers))]
 
-    def _open(self, peer: PeerId, now: Moment) -> Effect:
+    def _open(self, peer: PeerId, now: Moment, *, again: bool = False) -> Effect:
         salt = b"".join(int(self._rng.random() * (1 << 32)).to_bytes(4, "big") for _ in range(4))
         self._ours[peer] = _Comparison(salt, now.mono_s)
-        return events.Send(peer, encode(self.sync.opening(salt)))
+        return events.Send(peer, encode(self.sync.opening(salt, again=again)))
 
     # Among the parts
 
@@ -246,18 +249,27 @@ class Fabric:
                 if address is not None:
                     effects.append(events.Dial(address))
                 else:
-                    self.overlay.not_dialled(want.contact.peer, now.mono_s)
+                    effects += self._not_dialled(want.contact.peer, now)
         self._rejoin(now)
         return effects
+
+    def _not_dialled(self, peer: PeerId, now: Moment) -> list[Effect]:
+        """A request that waits for the link is told, unless a dial that began before may still succeed."""
+        self.overlay.not_dialled(peer, now.mono_s)
+        if self._neighbours.dials(peer) or not self.overlay.links.is_wanted(peer):
+            return []
+        return [events.NotDialled(peer, "it cannot be dialled now")]
 
     def _rejoin(self, now: Moment) -> None:
         """The overlay may have changed its mind about who is a neighbour, or whether everyone is."""
         self._neighbours.link_to_all(self.everyone, now.mono_s)
         active = self.overlay.active
-        if len(active) != len(self.tree.eager) + len(self.tree.lazy) or any(
-            peer not in self.tree.eager and peer not in self.tree.lazy for peer in active
+        if (
+            self.tree.quiet != self.everyone
+            or len(active) != len(self.tree.eager) + len(self.tree.lazy)
+            or any(peer not in self.tree.eager and peer not in self.tree.lazy for peer in active)
         ):
-            self.tree.neighbours(active)
+            self.tree.neighbours(active, quiet=self.everyone)
 
     def _send(self, outs: Iterable[Out]) -> list[Effect]:
         """One encoding for all that are told the same."""
@@ -271,7 +283,10 @@ class Fabric:
         return effects
 
     def _where(self, peer: PeerId) -> tuple[str, ...]:
-        return self._own_addresses() if peer == self._own else self._neighbours.addresses_of(peer)
+        """Addresses without the peer's name, which stands beside them wherever they are told: half of their bytes."""
+        if peer == self._own:
+            return tuple(address.partition("/p2p/")[0] for address in self._own_addresses())
+        return self._neighbours.addresses_of(peer)
 
     def _silent(self, origin: PeerId) -> bool:
         """Of a node whose link was lost nothing is told: it is probably dead, and newcomers would let it live on."""

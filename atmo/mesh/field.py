@@ -14,8 +14,8 @@ what is usual in its class, rather on the slow side. Size is counted in units of
 seconds a unit, learned from any mix of requests, give the S of the next one. Invariants: every potential is finite and
 positive; an advert cannot push S below a quarter of the candidates' median; after three answers adverts do not count.
 
-Outlier ejection as Envoy does it: five failures in a row put a candidate out for 30 s, longer each time. The decision
-ignores ejection where it would leave nobody.
+Outlier ejection as Envoy does it: five failures in a row put a candidate out for 30 s, longer each time, and then the
+first request decides whether it stays. The decision ignores ejection where it would leave nobody.
 """
 
 from __future__ import annotations
@@ -155,19 +155,32 @@ class GradientField:
         rate = max(self.settings.learning_rate, 1.0 / int(rows.samples[row]))  # the first samples average evenly
         rows.unit_s[row] += rate * (unit_s - float(rows.unit_s[row]))
 
-    def observe_failure(self, peer: PeerId, capability_id: str, now: float) -> None:
-        """The request failed there through the peer's or the path's fault. Not for a cancel or a caller's mistake."""
+    def observe_failure(self, peer: PeerId, capability_id: str, now: float) -> float:
+        """The request failed there through the peer's or the path's fault. Not for a cancel or a caller's mistake.
+
+        Returns for how many seconds the candidate is put out because of it, usually 0.
+        """
         row = self._end(peer, capability_id)
         if row < 0:
-            return
+            return 0.0
         rows, settings = self.table.rows, self.settings
         rows.failures[row] = float(self._failures(np.array([row]), now)[0]) + 1.0
         rows.failed_at_s[row] = now
+        if now < rows.ejected_until_s[row]:
+            return 0.0  # begun before it was put out: known already
         rows.streak[row] += 1
-        if rows.streak[row] >= settings.eject_after:
-            rows.streak[row] = 0
-            rows.ejections[row] += 1
-            rows.ejected_until_s[row] = now + min(settings.eject_s * int(rows.ejections[row]), settings.eject_most_s)
+        if rows.streak[row] < settings.eject_after:
+            return 0.0
+        rows.streak[row] = settings.eject_after - 1  # back on trial: one more, and it is out again
+        rows.ejections[row] += 1
+        out_s = min(settings.eject_s * int(rows.ejections[row]), settings.eject_most_s)
+        rows.ejected_until_s[row] = now + out_s
+        return out_s
+
+    def ejected_s(self, peer: PeerId, capability_id: str, now: float) -> float:
+        """For how many seconds more the candidate is put out. Usually 0."""
+        row = self.table.find(peer, capability_id)
+        return max(0.0, float(self.table.rows.ejected_until_s[row]) - now) if row >= 0 else 0.0
 
     def observe_cancel(self, peer: PeerId, capability_id: str) -> None:
         """The request ended through nobody's fault; only the count of requests in flight changes."""

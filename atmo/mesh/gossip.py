@@ -2,13 +2,14 @@
 
 Theory of operation. Where everyone is linked to everyone a row reaches all in one hop, from its origin; passing it on
 would be n^2 waste. So a node passes on what is new to it only while it knows of a node that it could not link to
-(`Relay`). A row that is not new is never passed on, which ends the flood. The gossip lane may lose frames and a node
-may not know that two others are strangers to each other; for both there is repair: each node compares summaries with a
-random neighbour every few seconds (core.py), and rows are renewed.
+(`Relay`), and then along the tree (tree.py), whose links are quiet until somebody misses something: a flood would be
+n^2 frames for each row just when the mesh is under stress, and keep it there. The gossip lane may lose frames and a
+node may not know that two others are strangers to each other; for both there is repair: each node compares summaries
+with a random neighbour every few seconds (core.py), and rows are renewed.
 
 Where the mesh is too large for that, the overlay (overlay.py) decides who is linked and everything new is passed on:
 a few small rows a second to all neighbours (a flood: the fastest way and proof against any loss, each node gets some
-five copies), everything else along the tree (tree.py). `Brook` says which.
+five copies), everything else along the tree. `Brook` says which.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Brook:
 
 
 class Relay:
-    """Decides whether a row that is new here is passed on."""
+    """Knows whether a row that is new here is to be passed on: whether somebody may not hear it from its origin."""
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
@@ -126,10 +127,6 @@ class Relay:
     def lost(self, peer: PeerId) -> None:
         """The link of a node that is known went down."""
         self._lost.add(peer)
-
-    def passes_on(self, row: Row, now_s: float) -> bool:
-        """True if somebody may not have heard this new row from its origin."""
-        return self.cut_off(now_s)
 
     def cut_off(self, now_s: float) -> bool:
         """True if there is a node that cannot be reached from here."""

@@ -10,8 +10,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-# An Ask carries a whole conversation in one control frame, whose limit this is (atmo/transport/base.py).
+# A control frame's limit (atmo/transport/base.py); an Ask that is larger travels in parcels.
 MAX_MESSAGE_BYTES = 1 << 20
+# A parcel fits into a frame of either lane, with its header. All of them together: sixteen large photographs.
+MAX_PARCEL_BYTES = 512 << 10
+MAX_PARCELS = 128
 # Rows travel in frames of at most this size, far below the gossip lane's limit, so that none holds up what follows it.
 MAX_ROWS_FRAME_BYTES = 64 << 10
 # 16 views of 384 bytes, and a descriptor with 32 examples of 700 bytes. Two rows always fit into a frame.

@@ -18,6 +18,8 @@ from atmo.keys import Sealed
 from atmo.mesh.capability import Load
 from atmo.mesh.limits import (
     MAX_ORIGINS,
+    MAX_PARCEL_BYTES,
+    MAX_PARCELS,
     MAX_ROWS_PER_FRAME,
     MAX_VERSIONS,
     Address,
@@ -240,6 +242,16 @@ class Grant(Message, frozen=True, tag=17):
     parts: Credits
 
 
+class Parcel(Message, frozen=True, tag=18):
+    """A piece of an Ask that is too large for a frame, on the bulk lane. at: from 0; total: how many there are."""
+
+    id: CallId
+    attempt: Count
+    at: Annotated[int, Meta(ge=0, lt=MAX_PARCELS)]
+    total: Annotated[int, Meta(ge=1, le=MAX_PARCELS)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=MAX_PARCEL_BYTES)]
+
+
 OverlayMessage = Join | ForwardJoin | Neighbour | Disconnect | Shuffle | ShuffleReply
 TreeMessage = Push | IHave | Graft | Prune
 SyncMessage = Versions | Digest
@@ -266,4 +278,5 @@ AnyMessage = (
     | Failed
     | Cancel
     | Grant
+    | Parcel
 )

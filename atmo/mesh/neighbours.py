@@ -3,6 +3,12 @@
 A target is a peer with its known addresses, or an address whose peer is not known yet. A target without a link is
 dialled, and again after each failure with exponential backoff and jitter (for ever: a seed may be switched on later,
 and one dial a minute costs nothing), its addresses in turn. What a NODE row named is a target while that row lives.
+
+A link costs both ends some milliseconds of CPU, and a machine that has none to spare loses links because of that: what
+it does about it must not make it worse. So a link that was lost soon after it came up is dialled later each time (as
+route flaps are damped, RFC 2439); the end that had dialled it dials first; and of dials that are repeated there are
+only so many at once as come to an end in time (`Window`). First dials do not wait for repeated ones.
+
 In a large mesh (`everyone` False) only addresses from discovery are dialled again, ten times as seldom: a thousand
 nodes may remember the same seed. Others are dialled once, by `seek`, and the overlay chooses again if that fails.
 """
@@ -11,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from atmo.errors import UsageError
 from atmo.ids import Multiaddr, PeerId, parse_multiaddr
@@ -21,6 +28,16 @@ from atmo.mesh.timing import MeshTiming
 MAX_HINTS = 1024
 # Dials without an outcome yet. A guess: enough to link a small mesh in a few round trips.
 MAX_DIALS = 32
+# A link that stood so long was sound, whatever ended it. A guess: several times what it takes to notice that it is not.
+STOOD_S = 10.0
+# Flaps after which the wait is not doubled any more: 8 to 16 s. A guess.
+MAX_FLAPS = 5
+# How many more redial_min_s the end that did not dial waits for the other to dial again. The other's first dial comes
+# before that, and both before MeshTiming.probe_s is over.
+PATIENT = 2.0
+# Repeated dials at once, at first and at the least, and how long a dial takes for which nobody has time. Guesses.
+FIRST_WINDOW, LEAST_WINDOW = 16.0, 4.0
+SLOW_DIAL_S = 1.0
 # How much more seldom an address from discovery is dialled again in a large mesh. A guess.
 SELDOM = 10.0
 
@@ -29,15 +46,33 @@ Target = PeerId | Multiaddr
 
 @dataclass(slots=True)
 class _Prospect:
-    """told: from the peer's own row; hints: from discovery, the latest first; failures: since the last link."""
+    """told: from the peer's own row; hints: from discovery, the latest first; failures: since the last link; flaps: of
+    how many links in a row none stood; up_s, outbound: when the last link came up, and whether this node dialled it."""
 
     told: tuple[Multiaddr, ...] = ()
     hints: tuple[Multiaddr, ...] = ()
     failures: int = 0
+    flaps: int = 0
+    up_s: float = float("-inf")
+    outbound: bool = True
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
         return tuple(dict.fromkeys(self.hints + self.told))
+
+
+@dataclass(slots=True)
+class Window:
+    """How many repeated dials may be under way: more after each that led to a link, half after each that took too long
+    to fail (additive increase, multiplicative decrease, as of TCP's congestion window; RFC 5681)."""
+
+    size: float = FIRST_WINDOW
+
+    def ended(self, linked: bool, took_s: float) -> None:
+        if linked:
+            self.size = min(float(MAX_DIALS), self.size + 1.0)
+        elif took_s >= SLOW_DIAL_S:
+            self.size = max(LEAST_WINDOW, self.size / 2.0)
 
 
 @dataclass(slots=True)
@@ -51,6 +86,7 @@ class Neighbours:
     _avoided: dict[Target, float] = field(default_factory=dict)  # not to be dialled before that time
     _agenda: Agenda[Target] = field(default_factory=Agenda)  # when to dial
     _dialled: Agenda[Target] = field(default_factory=Agenda)  # when a dial in progress has failed
+    _window: Window = field(default_factory=Window)
 
     def told(self, peer: PeerId, addresses: Iterable[str], now_s: float) -> None:
         """A peer's NODE row names its addresses. Those that do not parse, or name another peer, are passed over."""
@@ -78,16 +114,20 @@ class Neighbours:
         known = tuple(_addresses_of(peer, addresses)) or (prospect.addresses if prospect else ())
         if not known or peer in self._linked or self._dialled.at(peer) is not None:
             return None
-        if self._avoided_until_s(peer, now_s) > now_s:
+        if self._avoided_until_s(peer, now_s) > now_s or len(self._dialled) >= MAX_DIALS:
             return None
         self._agenda.drop(peer)
         self._dialled.put(peer, now_s + self.timing.dial_timeout_s)
         return known[int(self.rng.random() * len(known))]
 
+    def dials(self, peer: PeerId) -> bool:
+        """True while a dial to it may still succeed."""
+        return self._dialled.at(peer) is not None
+
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
-        """Where a peer can be dialled, as far as it is known."""
+        """Where a peer can be dialled, as far as it is known; without its name, which the caller knows."""
         prospect = self._prospects.get(peer)
-        return tuple(str(address) for address in prospect.addresses) if prospect else ()
+        return tuple(str(replace(address, peer=None)) for address in prospect.addresses) if prospect else ()
 
     def discovered(self, address: Multiaddr, now_s: float) -> None:
         target: Target = address if address.peer is None else address.peer
@@ -117,12 +157,13 @@ class Neighbours:
             prospect.failures = 0
             self._consider(peer, now_s)
 
-    def link_up(self, peer: PeerId, address: Multiaddr | None) -> None:
+    def link_up(self, peer: PeerId, address: Multiaddr | None, outbound: bool, now_s: float) -> None:
         self._linked.add(peer)
         prospect = self._prospects.setdefault(peer, _Prospect())
         prospect.failures = 0
+        prospect.up_s, prospect.outbound = now_s, outbound
         self._agenda.drop(peer)
-        self._dialled.drop(peer)
+        self._ended(peer, outbound, now_s)
         if address is not None:
             nameless = replace(address, peer=None)
             if nameless in self._prospects:  # now it is known who is there
@@ -135,13 +176,14 @@ class Neighbours:
         if prospect is not None and not prospect.addresses:
             self._drop(peer)
         elif prospect is not None:
-            self._retry(peer, prospect, now_s)
+            prospect.flaps = 0 if now_s - prospect.up_s >= STOOD_S else min(prospect.flaps + 1, MAX_FLAPS)
+            self._retry(peer, prospect, now_s, 0.0 if prospect.outbound else PATIENT * self.timing.redial_min_s)
 
     def dial_failed(self, address: Multiaddr, now_s: float) -> None:
         target: Target = address if address.peer is None else address.peer
         prospect = self._prospects.get(target)
         if self._dialled.at(target) is not None:
-            self._dialled.drop(target)
+            self._ended(target, False, now_s)
             if prospect is not None:
                 self._retry(target, prospect, now_s)
 
@@ -154,6 +196,7 @@ class Neighbours:
     def due(self, now_s: float) -> list[Multiaddr]:
         """The addresses to dial now."""
         for target in self._dialled.take_due(now_s):
+            self._window.ended(False, self.timing.dial_timeout_s)
             if target in self._prospects:
                 self._retry(target, self._prospects[target], now_s)
         dials = []
@@ -161,7 +204,8 @@ class Neighbours:
             prospect = self._prospects.get(target)
             if prospect is None or not prospect.addresses or target in self._linked:
                 continue
-            if len(self._dialled) >= MAX_DIALS:
+            repeated = prospect.failures > 0 or prospect.flaps > 0
+            if len(self._dialled) >= (int(self._window.size) if repeated else MAX_DIALS):
                 self._agenda.put(target, now_s + self.timing.redial_min_s * self.rng.uniform(0.1, 0.5))
                 continue
             self._dialled.put(target, now_s + self.timing.dial_timeout_s)
@@ -186,13 +230,20 @@ class Neighbours:
         if target not in self._linked and self._dialled.at(target) is None:
             self._agenda.put_if_sooner(target, max(at_s, self._avoided_until_s(target, at_s)))
 
-    def _retry(self, target: Target, prospect: _Prospect, now_s: float) -> None:
+    def _ended(self, target: Target, linked: bool, now_s: float) -> None:
+        """A dial has come to its end."""
+        until_s = self._dialled.at(target)
+        if until_s is not None:
+            self._dialled.drop(target)
+            self._window.ended(linked, now_s - (until_s - self.timing.dial_timeout_s))
+
+    def _retry(self, target: Target, prospect: _Prospect, now_s: float, patience_s: float = 0.0) -> None:
         if target in self._linked or not (self.everyone or prospect.hints):
             return
         most_s = self.timing.redial_max_s * (1.0 if self.everyone or not self._linked else SELDOM)
-        wait_s = min(most_s, self.timing.redial_min_s * 2.0 ** min(prospect.failures, 16))
+        wait_s = min(most_s, self.timing.redial_min_s * 2.0 ** min(prospect.failures + prospect.flaps, 16))
         prospect.failures += 1
-        at_s = now_s + wait_s * self.rng.uniform(0.5, 1.0)
+        at_s = now_s + patience_s + wait_s * self.rng.uniform(0.5, 1.0)
         self._agenda.put(target, max(at_s, self._avoided_until_s(target, now_s)))
 
     def _avoided_until_s(self, target: Target, now_s: float) -> float:
@@ -213,10 +264,14 @@ class Neighbours:
                 self._drop(target)
 
 
+# A node's addresses are the same in each of its renewals; parsing them is a tenth of what a renewal costs (measured).
+_parsed = lru_cache(maxsize=4096)(parse_multiaddr)
+
+
 def _addresses_of(peer: PeerId, texts: Iterable[str]) -> Iterable[Multiaddr]:
     for text in texts:
         try:
-            address = parse_multiaddr(text)
+            address = _parsed(text)
         except UsageError:
             continue  # its owner's mistake, and only its owner's loss
         if address.peer in (None, peer):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -19,25 +18,28 @@ import numpy as np
 import structlog
 
 from atmo.clock import Clock, moment
-from atmo.errors import TransportError
+from atmo.errors import FrameTooLarge, Refused, RemoteProtocolError, TransportError, UsageError
 from atmo.ids import KEY_BYTES, MeshId, Multiaddr, PeerId, format_peer, short
-from atmo.keys import Identity, Passport, Sealed, check_revocation, verify
+from atmo.keys import Certificate, Identity, Passport, Sealed, check_revocation, verify
 from atmo.mesh import calls, core, events
 from atmo.mesh.asking import Asking, Job, Routed
 from atmo.mesh.capability import Capability
-from atmo.mesh.codec import encode
+from atmo.mesh.codec import decode, encode
 from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
-from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Scores, Vectors
+from atmo.mesh.parcels import Parcels, cut
 from atmo.mesh.query import Query
+from atmo.mesh.roll import Roll
 from atmo.mesh.routing import decide
-from atmo.mesh.rows import Gradient, Kind, NodeInfo
+from atmo.mesh.rows import Gradient, Kind, NodeInfo, Renewal
 from atmo.mesh.service import Answer, Service
-from atmo.mesh.serving import Serving
+from atmo.mesh.serving import Serving, Told, nobody
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.verdict import Change
+from atmo.problems import Problem
 from atmo.transport.base import DialFailed, Lane, LinkDown, LinkUp, Received, Transport, TransportEvent
-from atmo.trust import Trust
+from atmo.trust import REVOKED_HINT, Trust
 
 log = structlog.get_logger("atmo.mesh")
 
@@ -48,8 +50,8 @@ RTT_INTERVAL_S = 1.0
 # How long a request waits for the link to a node that is no neighbour, before another node is asked. A guess: several
 # handshakes over a slow network.
 LINK_WAIT_S = 4.0
-# Events kept for those who watch.
-EVENTS_KEPT = 200
+# Why others refuse this node for what it is, whatever their address. It is over when anybody is linked.
+OWN_FAULTS = ("expired", "replaced", "revoked", "used")
 
 
 class MeshNode:
@@ -60,6 +62,7 @@ class MeshNode:
         *,
         identity: Identity,
         mesh: MeshId,
+        certificate: Certificate,
         generation: int,
         transport: Transport,
         clock: Clock,
@@ -70,22 +73,29 @@ class MeshNode:
         revoked: Sequence[Sealed] = (),
         asks_others: bool = True,
         on_revoked: Callable[[tuple[Sealed, ...]], None] = lambda statements: None,
+        on_renewal: Callable[[Sealed], None] = lambda membership: None,
+        on_linked: Callable[[PeerId, Multiaddr | None], None] = lambda peer, address: None,
+        on_event: Callable[[str, PeerId | None, str, str], None] = lambda what, peer, name, detail: None,
+        on_served: Told = nobody,
     ) -> None:
+        """on_event: told what happened, to whom (key, name as far as it is known), and why; for people. on_served: see
+        `Serving`."""
         self.peer = identity.public
         self.mesh = mesh
         self.transport = transport
         self.table = RoutingTable()
         self.field = GradientField(self.table)
-        self.serving = Serving(self.peer, self._transmit)
-        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want)
-        self.problems: dict[str, str] = {}
+        self.serving = Serving(self.peer, self._transmit, on_served)
+        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want, self._root_of, self._chance)
+        self.problems: dict[str, Problem] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
-        self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
+        self._nameless: set[PeerId] = set()  # linked, and did not say yet what they are
         self._dead: set[PeerId] = set()  # their rows go because others say so, not because they left
         self._clock = clock
         self._rng = np.random.default_rng(rng.getrandbits(64))
         self._on_generation = on_generation
+        self._trust = trust or Trust(mesh)
         self._core = core.Core(
             peer=self.peer,
             mesh=mesh,
@@ -94,15 +104,21 @@ class MeshNode:
             verify=verify,
             timing=timing or core.MeshTiming(),
             rng=rng,
+            roll=Roll(self._trust.read, self._trust.welcomes),
+            certificate=certificate,
             revoked=revoked,
         )
-        self._trust = trust or Trust(mesh)
         for statement in self._core.revocations.statements:
             self._trust.revoke(check_revocation(statement, mesh).key)
         self._asks_others = asks_others
         self._on_revoked = on_revoked
+        self._on_renewal = on_renewal
+        self._on_linked = on_linked
+        self._on_event = on_event
         self._passports: dict[PeerId, Passport] = {}
         self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
+        self._parcels = Parcels()
+        self._carrying: dict[tuple[bytes, int], asyncio.Task[None]] = {}  # requests that travel in pieces
         self._wake: asyncio.TimerHandle | None = None
         self._load_timer: asyncio.TimerHandle | None = None
         self._load_told_s = float("-inf")
@@ -166,10 +182,19 @@ class MeshNode:
             async for reply in replies:
                 yield reply
 
+    async def drain(self, wait_s: float) -> None:
+        """Withdraw what is offered and refuse what is new; what has begun may end, for up to `wait_s`."""
+        for capability_id in list(self.serving.services):
+            self._handle(events.Withdraw(Kind.CAPABILITY, capability_id))
+        await self.serving.drain(wait_s)
+
     async def stop(self) -> None:
         """Withdraw everything, end all requests, close the sockets."""
         if self._closed:
             return
+        for carrying in self._carrying.values():
+            carrying.cancel()
+        await asyncio.gather(*self._carrying.values(), return_exceptions=True)
         await self.serving.close()
         self._handle(events.Stop())
         self._closed = True
@@ -187,13 +212,17 @@ class MeshNode:
         if self._closed:
             return
         for event in happened:
-            if isinstance(event, Received):
+            if isinstance(event, Received) and event.lane is Lane.BULK:
+                self._on_bulk(event.peer, event.frame)
+            elif isinstance(event, Received):
                 self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, event.frame))
             elif isinstance(event, LinkUp):
-                self.note("joined", short(event.peer))
+                self._nameless.add(event.peer)
+                self._greet(event.peer, known=bool(self.name_of(event.peer)))
                 self.table.mark_back(event.peer)
                 self._reached(event.peer)
                 self._passports[event.peer] = event.passport
+                self._on_linked(event.peer, event.address)
                 self._handle(events.LinkUp(event.peer, event.address, event.outbound))
                 for ask in self._parked.pop(event.peer, []):
                     self._transmit(event.peer, ask)
@@ -210,19 +239,42 @@ class MeshNode:
         told = str(event.address), event.error.message
         if told not in self._told:
             self._told.add(told)
-            self.note("unreachable", event.error.message)
-        if event.address in self._wanted:
-            self._complain(str(event.address), f"{event.error}")
+            self._happened("unreachable", event.address.peer, event.error.message)
+        problem, error = Problem(event.error.message, event.error.hint), event.error
+        if isinstance(error, Refused) and error.why == "early":
+            self._complain(_clock_of(event.address.peer), problem)
+        elif isinstance(error, Refused) and error.by_peer and error.why in OWN_FAULTS:
+            self._complain(error.why, problem)
+        elif event.address in self._wanted:
+            self._complain(str(event.address), problem)
 
     def _reached(self, peer: PeerId) -> None:
         """Whatever was wrong with its addresses is over."""
         for address in [address for address in self._wanted if address.peer in (peer, None)]:
             self.problems.pop(str(address), None)
+        for fault in OWN_FAULTS:
+            self.problems.pop(fault, None)
         self._told = {told for told in self._told if format_peer(peer) not in told[0]}
 
     def revoke(self, statement: Sealed) -> None:
         """The owner of the mesh takes back a member or an invite."""
         self._handle(events.Revoke(statement))
+
+    def certify(self, peer: PeerId, membership: Sealed | None) -> None:
+        """The owner of the mesh renews a member's membership; None takes that off the table again."""
+        key = format_peer(peer)
+        if membership is None:
+            self._handle(events.Withdraw(Kind.CERT, key))
+        else:
+            self._handle(events.Publish(Kind.CERT, key, Renewal(membership)))
+
+    def certified(self, certificate: Certificate) -> None:
+        """This node's own membership was renewed."""
+        self._handle(events.Certified(certificate))
+
+    @property
+    def trust(self) -> Trust:
+        return self._trust
 
     @property
     def passports(self) -> dict[PeerId, Passport]:
@@ -233,17 +285,25 @@ class MeshNode:
         """Whoever has this key, or came with this invite, is out: link, rows and future."""
         self._trust.revoke(key)
         self._on_revoked(self._core.revocations.statements)
-        self.note("revoked", short(PeerId(key)))
+        self._happened("revoked", PeerId(key))
         if key == self.peer:
-            self._complain("revoked", "This node was revoked. Ask the owner of the mesh for a new invite.")
+            self._complain("revoked", Problem("This node was revoked.", REVOKED_HINT))
             return
         gone = {peer for peer, passport in self._passports.items() if key in (peer, passport.invite)}
         for peer in gone | ({PeerId(key)} if len(key) == KEY_BYTES else set()):
             self.transport.hang_up(peer, "it was revoked")
             self._handle(events.Banned(peer))
 
+    def _greet(self, peer: PeerId, *, known: bool) -> None:
+        """A link is told once it is known to whom."""
+        if known and peer in self._nameless:
+            self._nameless.discard(peer)
+            self._happened("joined", peer)
+
     def _lost(self, event: LinkDown) -> None:
-        self.note("lost", f"{short(event.peer)}: {event.reason}")
+        self._parcels.drop(event.peer)
+        self._greet(event.peer, known=True)
+        self._happened("lost", event.peer, event.reason)
         self.serving.peer_lost(event.peer)
         self._handle(events.LinkDown(event.peer, event.reason))
         self.asking.peer_lost(event.peer, event.reason)
@@ -283,36 +343,42 @@ class MeshNode:
             self._send_frame(effect.peer, effect.frame)
         elif isinstance(effect, events.Dial):
             self.transport.dial(effect.address)
+        elif isinstance(effect, events.NotDialled):  # in a moment, when what needs the link has been parked
+            asyncio.get_running_loop().call_soon(self._not_linked, effect.peer, effect.why)
         elif isinstance(effect, events.HangUp):
             self.transport.hang_up(effect.peer, effect.reason)
         elif isinstance(effect, events.PeerLost):
             self.table.mark_lost(effect.peer)
         elif isinstance(effect, events.Misbehaved):
-            self.note("misbehaved", f"{short(effect.peer)}: {effect.reason}")
+            self._happened("misbehaved", effect.peer, effect.reason)
             self.transport.hang_up(effect.peer, effect.reason)
         elif isinstance(effect, events.KeyRevoked):
             self._key_revoked(effect.key)
         elif isinstance(effect, events.OwnRowSeen):
             self._on_generation(effect.generation)
             if effect.times > 1:
-                self._complain("copied", "Another node uses this node's key. Give the copy a home of its own.")
+                copied = Problem("Another node uses this node's key.", "Give the copy a new one: atmo node rotate")
+                self._complain("copied", copied)
         elif isinstance(effect, events.ClockOff):
             off = f"{abs(effect.off_s):.0f} s {'ahead' if effect.off_s > 0 else 'behind'}"
-            self._complain(
-                "clock", f"The clock of {short(effect.origin)} is {off} of this one's. Set one of them right."
-            )
+            whose = f"The clock of {self._known_as(effect.origin)} is {off} of this machine's."
+            remedy = "Set the wrong one right: until then its rows are not used."
+            self._complain(_clock_of(effect.origin), Problem(whose, remedy))
         elif isinstance(effect, events.HealthChanged):
-            self.note(effect.health.value, self._name(effect.peer))
+            self._happened(effect.health.value, effect.peer)
             if effect.health is events.Health.DEAD:
                 self._dead.add(effect.peer)
         elif isinstance(effect, events.Equivocated):
-            self.note("equivocated", short(effect.origin))
+            self._happened("equivocated", effect.origin)
 
-    def _name(self, peer: PeerId) -> str:
-        """As people know it."""
-        index = self.table.find_peer(peer)
-        info = self.table.peers.info.get(index)
-        return f"{info.name} ({short(peer)})" if info is not None and info.name else short(peer)
+    def _known_as(self, peer: PeerId) -> str:
+        name = self.name_of(peer)
+        return f"{name} ({short(peer)})" if name else short(peer)
+
+    def name_of(self, peer: PeerId) -> str:
+        """As people know it; empty for one that has not said, or is long gone."""
+        info = self.table.peers.info.get(self.table.find_peer(peer)) or dict(self._core.vigil.epitaphs()).get(peer)
+        return info.name if info is not None else ""
 
     def _send_frame(self, peer: PeerId, frame: bytes) -> None:
         try:
@@ -327,18 +393,26 @@ class MeshNode:
         body = change.row.body if change.row is not None else None
         if kind is Kind.NODE:
             if body is None:
-                self.table.drop_node(origin)
                 if origin not in self._dead:
-                    self.note("left", short(origin))
+                    self._happened("left", origin)
+                self.table.drop_node(origin)
                 self._dead.discard(origin)
             elif isinstance(body, NodeInfo):
+                known = bool(self.name_of(origin))
                 self.table.put_node(origin, body)
+                self.problems.pop(_clock_of(origin), None)
+                self._greet(origin, known=True)
+                if not known and not self._core.fabric.everyone and origin not in self.transport.linked():
+                    self._happened("appeared", origin)
                 self._mark(origin)
         elif kind is Kind.CAPABILITY:
             if body is None:
                 self.table.drop_capability(origin, key)
             elif isinstance(body, Capability):
                 self.table.put_capability(origin, body)
+        elif isinstance(body, Renewal):
+            if key == format_peer(self.peer):
+                self._on_renewal(body.membership)
         elif isinstance(body, Gradient):
             self.table.put_gradient(origin, body, self._clock.now())
 
@@ -369,16 +443,59 @@ class MeshNode:
         if isinstance(message, Ask) and peer not in self.transport.linked():
             self._park(peer, message)
             return
+        if isinstance(message, Cancel) and (carrying := self._carrying.get((message.id, message.attempt))):
+            carrying.cancel()
         try:
             self.transport.send(peer, encode(message))
+        except FrameTooLarge:
+            assert isinstance(message, Ask), "every other message is bounded by its fields"
+            self._carry(peer, message)
         except TransportError as error:
             if isinstance(message, Ask):
                 asyncio.get_running_loop().call_soon(self.asking.not_sent, message.id, peer, error.message)
+
+    def _carry(self, peer: PeerId, ask: Ask) -> None:
+        """Send a request that is larger than a frame."""
+        task = asyncio.create_task(self._send_parcels(peer, ask), name=f"carry {ask.id.hex()[:8]}")
+        self._carrying[ask.id, ask.attempt] = task
+        task.add_done_callback(lambda _: self._carrying.pop((ask.id, ask.attempt), None))
+
+    async def _send_parcels(self, peer: PeerId, ask: Ask) -> None:
+        try:
+            for parcel in cut(ask):
+                await self.transport.send_bulk(peer, encode(parcel))
+        except FrameTooLarge as error:
+            self.asking.receive(
+                peer, Failed(ask.id, ask.attempt, UsageError.code, error.message, error.hint, 0.0, None)
+            )
+        except TransportError as error:
+            self.asking.not_sent(ask.id, peer, error.message)
+
+    def _on_bulk(self, peer: PeerId, frame: bytes) -> None:
+        """What comes on the bulk lane is dealt with at once, so its sender may send as much again."""
+        self.transport.release_bulk(peer, len(frame))
+        try:
+            message = decode(frame)
+            ask = self._parcels.receive(peer, message, self._clock.now()) if isinstance(message, Parcel) else None
+        except RemoteProtocolError as error:
+            self._perform(events.Misbehaved(peer, error.message))
+            return
+        if ask is not None:
+            self.serving.ask(peer, ask)
 
     def _want(self, peer: PeerId, needed: bool) -> None:
         """A request needs a link to the peer, or does not any more."""
         if peer != self.peer and not self._closed:
             self._handle(events.Want(peer, needed=needed))
+
+    def _root_of(self, peer: PeerId, capability_id: str) -> str:
+        row = self.table.find(peer, capability_id)
+        if row < 0:
+            return ""
+        return self.table.classes.capability[int(self.table.rows.klass[row])].descriptor.root
+
+    def _chance(self) -> float:
+        return float(self._rng.random())
 
     def _park(self, peer: PeerId, ask: Ask) -> None:
         """Until the link is there that `_want` asked for, or too late."""
@@ -405,6 +522,7 @@ class MeshNode:
         elif isinstance(message, Grant):
             self.serving.grant(peer, message)
         elif isinstance(message, Cancel):
+            self._parcels.cancel(peer, message.id, message.attempt)
             self.serving.cancel(peer, message)
 
     def _learn(self, seen: calls.Observe) -> None:
@@ -418,18 +536,37 @@ class MeshNode:
                 seen.peer, seen.capability, seen.elapsed_s, seen.prompt_tokens, seen.output_tokens, now_s
             )
         elif seen.what == "failed":
-            self.field.observe_failure(seen.peer, seen.capability, now_s)
+            out_s = self.field.observe_failure(seen.peer, seen.capability, now_s)
+            if out_s:
+                self._happened("ejected", seen.peer, f"{seen.capability} failed too often: not asked for {out_s:.0f} s")
         else:
             self.field.observe_cancel(seen.peer, seen.capability)
         if seen.load is not None:
             self.field.on_feedback(seen.peer, seen.load, now_s)
 
-    def _complain(self, about: str, problem: str) -> None:
+    def _complain(self, about: str, problem: Problem) -> None:
         if self.problems.get(about) != problem:
-            log.warning(problem)
+            log.warning(str(problem))
         self.problems[about] = problem
 
+    def complain(self, about: str, problem: Problem | None) -> None:
+        """Keep a problem that somebody else found; None: it is over."""
+        if problem is None:
+            self.problems.pop(about, None)
+        else:
+            self._complain(about, problem)
+
+    def _happened(self, what: str, peer: PeerId | None, detail: str = "") -> None:
+        name = self.name_of(peer) if peer is not None else ""
+        self._on_event(what, peer, name, detail)
+        who = self._known_as(peer) if peer is not None else ""
+        self.note(what, ": ".join(part for part in (who, detail) if part))
+
     def note(self, what: str, about: str) -> None:
-        """Remember an event for those who watch, and log it."""
-        self.recent.append((self._clock.wall(), what, about))
+        """A line for the log."""
         log.info(what, about=about)
+
+
+def _clock_of(peer: PeerId | None) -> str:
+    """What the problem of a peer whose clock is off is kept under."""
+    return f"clock {short(peer)}" if peer is not None else "clock"

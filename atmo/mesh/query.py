@@ -18,7 +18,8 @@ class Query:
 
     vector: (384,) float32 of unit length, or None where the text does not matter (a pinned model or type);
     prompt_tokens, expected_output_tokens: the size, also checked against the context; exclude: peers that were tried
-    for this request; local: this node. Raises ValueError for a vector of another shape or with NaN.
+    for this request; local: this node; root: of the model that shall go on with what it began, empty for any.
+    Raises ValueError for a vector of another shape or with NaN.
     """
 
     local: PeerId
@@ -27,6 +28,7 @@ class Query:
     expected_output_tokens: int = 128
     constraints: Constraints = field(default_factory=Constraints)
     exclude: frozenset[PeerId] = frozenset()
+    root: str = ""
 
     def __post_init__(self) -> None:
         if self.vector is not None and (self.vector.shape != (EMBEDDING_DIM,) or not np.isfinite(self.vector).all()):

@@ -46,6 +46,9 @@ class Revocations:
     def statements(self) -> tuple[Sealed, ...]:
         return tuple(self._known.values())
 
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(list(self._known))
+
     def __contains__(self, key: object) -> bool:
         return key in self._known
 

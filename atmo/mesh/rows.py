@@ -16,6 +16,8 @@ from msgspec import Meta
 
 from atmo.errors import LocalProtocolError, RemoteProtocolError
 from atmo.ids import MeshId, PeerId
+from atmo.keys import Certificate, Sealed
+from atmo.keys import Verify as Verify
 from atmo.mesh.capability import Capability, Load
 from atmo.mesh.limits import (
     MAX_CHARGES,
@@ -37,20 +39,20 @@ ROW_DOMAIN = b"atmo/row/1"
 
 Sign = Callable[[bytes, bytes], bytes]
 """sign(domain, payload) -> signature, 64 bytes."""
-Verify = Callable[[bytes, bytes, bytes, bytes], bool]
-"""verify(public key, domain, payload, signature) -> genuine?"""
 
 
 class Kind(enum.IntEnum):
     NODE = 1
     CAPABILITY = 2
     GRADIENT = 3
+    CERT = 5
     SUSPECT = 7  # between them: kinds that are planned
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of a NODE row. labels: such as `residency=eu`; memory in bytes; gpus: names. incarnation: raised by the
-    node itself when it is accused of being dead (detector.py)."""
+    node itself when it is accused of being dead (detector.py). certificate: what makes the origin a member (roll.py).
+    """
 
     name: Name
     addresses: Annotated[tuple[Address, ...], Meta(max_length=16)]
@@ -63,12 +65,19 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gpus: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
     gpu_memory_bytes: Big = 0
     incarnation: Big = 0
+    certificate: Certificate | None = None
 
 
 class Gradient(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The body of a GRADIENT row: the load of each capability of the origin."""
 
     loads: Annotated[tuple[Load, ...], Meta(max_length=256)]
+
+
+class Renewal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of a CERT row: a new membership that the root signed for the member whom the row's key names."""
+
+    membership: Sealed
 
 
 class Charge(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -85,11 +94,12 @@ class Suspicion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     charges: Annotated[tuple[Charge, ...], Meta(max_length=MAX_CHARGES)]
 
 
-Body = NodeInfo | Capability | Gradient | Suspicion
+Body = NodeInfo | Capability | Gradient | Renewal | Suspicion
 BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.NODE: NodeInfo,
     Kind.CAPABILITY: Capability,
     Kind.GRADIENT: Gradient,
+    Kind.CERT: Renewal,
     Kind.SUSPECT: Suspicion,
 }
 

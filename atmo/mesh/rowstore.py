@@ -17,7 +17,9 @@ before, so that nothing is lost if it lives. Only a NODE row of a higher incarna
 back (detector.py).
 
 Each received row is checked cheapest first, and no signature is checked for a row that would change nothing:
-size, header, own mesh, known kind, newer than what is known, dates, room, signature, body.
+size, header, own mesh, known kind, newer than what is known, dates, room, the origin's standing (roll.py), signature,
+body. A NODE row shows its origin's certificate, which is looked at last; other rows of an origin count after that, and
+none outlives it.
 
 Not promised: that all nodes drop an expired row at the same moment; a node whose wall clock is set back may accept
 rows of the time between again, until they expire.
@@ -35,6 +37,7 @@ from atmo.ids import MeshId, PeerId
 from atmo.keys import CLOCK_TOLERANCE_S
 from atmo.mesh.agenda import Agenda
 from atmo.mesh.limits import MAX_ORIGINS, MAX_TTL_S
+from atmo.mesh.roll import Roll
 from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, RowPayload, SignedRow, Verify, genuine, peek, read
 from atmo.mesh.verdict import Applied, Change, Equivocation, Reason, Rejected
 
@@ -108,14 +111,14 @@ def digest(signed: SignedRow) -> bytes:
 class RowStore:
     """`own` is this node: its rows enter through `write` alone, and do not expire while it lives."""
 
-    def __init__(self, own: PeerId, mesh: MeshId, verify: Verify, limits: Limits | None = None) -> None:
+    def __init__(self, own: PeerId, mesh: MeshId, verify: Verify, roll: Roll, limits: Limits | None = None) -> None:
+        self.roll = roll
         self._own = own
         self._mesh = mesh
         self._verify = verify
         self._limits = limits or Limits()
         self._origins: dict[PeerId, _Origin] = {}
         self._proofs: dict[PeerId, Equivocation] = {}
-        self._banned: set[PeerId] = set()
         self._agenda: Agenda[tuple[PeerId, Slot]] = Agenda()  # when to look at a slot again
 
     # Changing
@@ -135,7 +138,10 @@ class RowStore:
         if refused is not None:
             return Rejected(refused, origin, order)
         try:
-            return self._take(read(signed, payload), now)
+            row = read(signed, payload)
+            if isinstance(row.body, NodeInfo):
+                refused = self.roll.show(origin, row.body.certificate, now.wall_s)
+            return self._take(row, now) if refused is None else Rejected(refused, origin, order)
         except RemoteProtocolError as exc:
             return Rejected(Reason.MALFORMED, origin, order, exc.message)
 
@@ -158,15 +164,17 @@ class RowStore:
         looks = (self._look(origin, slot, now.mono_s) for origin, slot in self._agenda.take_due(now.mono_s))
         return [change for change in looks if change is not None]
 
-    # Reading
+    def ban(self, key: bytes) -> list[Change]:
+        """The root took back an origin, or an invite with everyone it made: drop their rows and take none again."""
+        changes = []
+        for origin in self.roll.strike(key):
+            record = self._origins.get(origin)
+            held = [(slot, record.release(slot)) for slot in list(record.rows)] if record is not None else []
+            if record is not None and record.buried is None:
+                changes += [Change(RowId(origin, *slot), None, row) for slot, row in held]
+        return changes
 
-    def ban(self, origin: PeerId) -> list[Change]:
-        """Drop every row of an origin and take none again."""
-        self._banned.add(origin)
-        record = self._origins.get(origin)
-        slots = list(record.rows) if record is not None else []
-        held = [(slot, record.release(slot)) for slot in slots] if record is not None else []
-        return [Change(RowId(origin, *slot), None, row) for slot, row in held]
+    # Reading
 
     def next_expiry(self) -> float | None:
         """Monotonic time at which `expire` has something to do, or may have."""
@@ -225,7 +233,7 @@ class RowStore:
         record = self._origins.get(origin)
         if record is not None and record.buried is not None:
             return
-        for slot, mark in record.marks.items() if record else ():
+        for slot, mark in sorted(record.marks.items(), key=_certificate_first) if record else ():
             held = record.rows.get(slot) if record else None
             if held is not None and held.expires_s - now.mono_s >= held.row.ttl_s / 4:
                 yield mark.version, held.row.signed
@@ -273,7 +281,7 @@ class RowStore:
             return Reason.FOREIGN_MESH
         if payload.kind not in _KINDS:
             return Reason.UNKNOWN_KIND
-        if payload.origin in self._banned:
+        if self.roll.is_struck(payload.origin):
             return Reason.REVOKED
         record = self._origins.get(PeerId(payload.origin))
         if record is not None and payload.generation <= record.generation:
@@ -286,7 +294,10 @@ class RowStore:
             return Reason.EXPIRED
         if payload.issued_s > now.wall_s + CLOCK_TOLERANCE_S:
             return Reason.FUTURE
-        return None if self._has_room(record, payload) else Reason.FULL
+        if not self._has_room(record, payload):
+            return Reason.FULL
+        shows = payload.kind == Kind.NODE and bytes(payload.body) != _NIL
+        return None if shows else self.roll.bars(PeerId(payload.origin), now.wall_s)
 
     def _compare(self, record: _Origin, signed: SignedRow, payload: RowPayload) -> Reason | None:
         """None if the row might be news, or proof of equivocation."""
@@ -332,7 +343,8 @@ class RowStore:
         record.marks[slot] = _Mark(row.version, mine, forget_s, row.signed)
         look_s = forget_s
         if row.body is not None:
-            expires_s = now.mono_s + row.ttl_s if row.id.origin != self._own else float("inf")
+            left_s = min(row.ttl_s, self.roll.left_s(row.id.origin, now.wall_s))
+            expires_s = now.mono_s + left_s if row.id.origin != self._own else float("inf")
             record.hold(slot, _Held(row, expires_s))
             look_s = min(look_s, expires_s)
         self._agenda.put_if_sooner((row.id.origin, slot), look_s)
@@ -388,11 +400,13 @@ class RowStore:
             del record.marks[slot]
             if not record.marks:
                 del self._origins[origin]
+                self.roll.forget(origin)
         return Change(gone.id, None, gone) if gone is not None and record.buried is None else None
 
     def validate(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
         assert len(self._origins) <= self._limits.origins + 1, "more origins than there is room for"
+        assert all(origin in self._origins for origin in self.roll), "a standing of nobody"
         for origin, record in self._origins.items():
             assert record.marks, "an origin without marks is remembered"
             assert record.rows.keys() <= record.marks.keys(), "a row without a mark"
@@ -415,6 +429,10 @@ class RowStore:
             )
             total = sum(_short(record.marks[slot].digest) for slot in record.rows)
             assert record.sum == total & _SUM_MASK, "a wrong sum"
+
+
+def _certificate_first(entry: tuple[Slot, _Mark]) -> bool:
+    return entry[0][0] is not Kind.NODE
 
 
 def _short(of: bytes) -> int:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import structlog
 
-from atmo.errors import AtmoError, ModelNotFound, RequestTimeout, UsageError
+from atmo.errors import AtmoError, Cancelled, EngineUnavailable, ModelNotFound, RequestTimeout, UsageError
 from atmo.generation import Finish, Piece
 from atmo.ids import PeerId, short
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
@@ -22,6 +22,12 @@ MAX_TOLD_CHARS = 2000
 Ticket = tuple[PeerId, bytes, int]
 """Who asks, the request's id, the attempt."""
 Send = Callable[[PeerId, AnyMessage], None]
+Told = Callable[[PeerId, Ask, Finish | AtmoError | None], None]
+"""Who asks, the question, and how it ended: None when the answer begins."""
+
+
+def nobody(peer: PeerId, ask: Ask, end: Finish | AtmoError | None) -> None:
+    """Nobody watches."""
 
 
 class Credit:
@@ -44,13 +50,15 @@ class Credit:
 
 class Serving:
     """All requests this node is answering. `send` must not raise for a peer that is gone: the work is cancelled
-    anyway."""
+    anyway. `told` hears of each request that is begun and how it ended."""
 
-    def __init__(self, own: PeerId, send: Send) -> None:
+    def __init__(self, own: PeerId, send: Send, told: Told = nobody) -> None:
         self._own = own
         self._send = send
+        self._told = told
         self._services: dict[str, Service] = {}
         self._running: dict[Ticket, tuple[asyncio.Task[None], Credit]] = {}
+        self._draining = False
 
     def offer(self, capability: str, service: Service) -> None:
         self._services[capability] = service
@@ -88,6 +96,13 @@ class Serving:
             if asker == peer:
                 task.cancel()
 
+    async def drain(self, wait_s: float) -> None:
+        """Take nothing new, and go on with what has begun for up to so long."""
+        self._draining = True
+        tasks = [task for task, _ in self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=wait_s)
+
     async def close(self) -> None:
         tasks = [task for task, _ in self._running.values()]
         for task in tasks:
@@ -99,13 +114,19 @@ class Serving:
 
     async def _serve(self, peer: PeerId, ask: Ask, credit: Credit) -> None:
         service = self._services.get(ask.capability)
+        self._told(peer, ask, None)
         try:
+            if self._draining:
+                raise EngineUnavailable(f"{short(self._own)} is stopping.")
             if service is None:
                 raise ModelNotFound(f"{short(self._own)} does not serve {ask.capability}.")
             if not ask.task.turns:
                 raise UsageError("The prompt is empty.", hint="Say what you want.")
             async with asyncio.timeout(ask.deadline_s):
                 await self._stream(peer, ask, service, credit)
+        except asyncio.CancelledError:
+            self._told(peer, ask, Cancelled("Nobody waits for the answer any more."))
+            raise
         except TimeoutError:
             late = RequestTimeout("The deadline passed before the answer was complete.", hint="Allow more time.")
             self._fail(peer, ask, service, late)
@@ -123,12 +144,14 @@ class Serving:
             async for item in items:
                 if isinstance(item, Finish):
                     self._send(peer, _done(ask, seq, item, service))
+                    self._told(peer, ask, item)
                     return
                 await credit.take()
                 self._send(peer, _part(ask, seq, item))
                 seq += 1
 
     def _fail(self, peer: PeerId, ask: Ask, service: Service | None, error: AtmoError) -> None:
+        self._told(peer, ask, error)
         retry_after_s = float(getattr(error, "retry_after_s", 0.0))
         load = service.load() if service else None
         message, hint = error.message[:MAX_TOLD_CHARS], error.hint[:MAX_TOLD_CHARS]

@@ -7,7 +7,14 @@ Who hears of a row (IHave) that does not arrive in time asks for it (Graft), and
 tree mends itself where a link was lost. Each row costs one copy for each node, and eight bytes for each other link.
 
 Different from the paper: rows are told in batches, a neighbour is pruned when nothing of what it pushed was new, and
-a Graft is answered with the row as it is by then, which may be newer. There is one tree for all origins.
+a Graft is answered with the row as it is by then, which may be newer. There is one tree for all origins. Rows that are
+not urgent (renewals) may wait at each hop, to travel with others; they are announced when they should have arrived
+everywhere near, so that nobody asks for what is only late.
+
+Where all link to all, rows come from their origins themselves, and the tree serves only the pairs that could not link
+(`Relay` in gossip.py). There it is *quiet*: all neighbours are lazy and stay so, rows are sent to those alone who ask,
+and announcements wait for each other longer, since each goes to everyone. A mesh under stress loses links at many
+places at once; what it says then must not grow with the square of its size for each row.
 
 Invariants (`validate`): a neighbour is eager or lazy; what is remembered is bounded; nothing that is here is awaited.
 """
@@ -15,6 +22,7 @@ Invariants (`validate`): a neighbour is eager or lazy; what is remembered is bou
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -31,8 +39,15 @@ MAX_RECENT = 8192
 # Announced rows that are awaited, and announcers of one. Guesses: what is above comes by comparing tables.
 MAX_MISSING = 4096
 MAX_ANNOUNCERS = 4
-# How long after its announcement a row may arrive by itself: a batch and two slow trips. A guess.
+# How long after its announcement a row may arrive by itself: a batch and two slow trips; in a quiet tree, where
+# announcements are late anyway, a batch. A guess.
 PATIENCE_S = 0.3
+# In a quiet tree announcements are so far apart. A guess: at 24 nodes, all of them cut off, each hears 46 a second.
+QUIET_ANNOUNCE_S = 0.5
+# A row that may wait at each hop is announced so many waits later, one less if that saves a frame: by then it has come
+# to most neighbours over the tree. A guess; at a thousand nodes 1 renewal in 15 is asked for that was only late.
+LATE = 3.0
+NEVER = float("inf")
 
 
 def id_of(signed: SignedRow) -> bytes:
@@ -48,25 +63,53 @@ class Out:
     message: TreeMessage
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A row to be passed on, with the neighbour it came from. wait_s: how long it may be held back."""
+
+    row: Row
+    source: PeerId | None
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A row that was sent and is still to be announced."""
+
+    at_s: float
+    wait_s: float
+    name: bytes
+    source: PeerId | None
+
+
 @dataclass(slots=True)
 class Tree:
     """`row`: the row of this name as it is now, None if it is gone. Whom the neighbours are says `neighbours`."""
 
     batch_s: float
     row: Callable[[RowId], SignedRow | None]
+    quiet: bool = False
     eager: dict[PeerId, None] = field(default_factory=dict)
     lazy: dict[PeerId, None] = field(default_factory=dict)
     _recent: dict[bytes, RowId] = field(default_factory=dict)  # the oldest first
     _missing: dict[bytes, list[PeerId]] = field(default_factory=dict)  # who announced it and was not asked yet
     _patience: Agenda[bytes] = field(default_factory=Agenda)
-    _waiting: dict[RowId, tuple[Row, PeerId | None]] = field(default_factory=dict)  # with the neighbour it came from
+    _waiting: dict[RowId, _Waiting] = field(default_factory=dict)
+    _due_s: float = NEVER  # when what waits has to go
+    _late: deque[_Late] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))  # the first due first
+    _unannounced: list[tuple[bytes, PeerId | None]] = field(default_factory=list)  # in a quiet tree; as _announce takes
     _sent_s: float = float("-inf")
+    _announced_s: float = float("-inf")
 
-    def neighbours(self, now_linked: Iterable[PeerId]) -> None:
-        """These are the neighbours now. New ones are eager."""
+    def neighbours(self, now_linked: Iterable[PeerId], *, quiet: bool = False) -> None:
+        """These are the neighbours now. New ones are eager; in a quiet tree all are lazy."""
         linked = dict.fromkeys(now_linked)
-        self.lazy = {peer: None for peer in self.lazy if peer in linked}
+        if quiet:
+            self.lazy = linked
+        else:
+            self.lazy = {peer: None for peer in self.lazy if peer in linked and not self.quiet}
         self.eager = {peer: None for peer in linked if peer not in self.lazy}
+        self.quiet = quiet
 
     def note(self, row: Row) -> None:
         """This row is here, however it came: nobody needs to send it."""
@@ -77,18 +120,18 @@ class Tree:
         if self._missing.pop(name, None) is not None:
             self._patience.drop(name)
 
-    def send(self, row: Row, source: PeerId | None) -> None:
-        """Pass a row on with the next batch, to all but the neighbour it came from."""
+    def send(self, row: Row, source: PeerId | None, now_s: float, wait_s: float = 0.0) -> None:
+        """Pass a row on, to all but the neighbour it came from: with the next batch or `wait_s` from now, if later."""
         waiting = self._waiting.get(row.id)
-        if waiting is None or waiting[0].order <= row.order:
-            self._waiting[row.id] = row, source
+        if waiting is None or waiting.row.order <= row.order:
+            self._waiting[row.id] = _Waiting(row, source, wait_s)
+            self._due_s = min(self._due_s, max(now_s + wait_s, self._sent_s + self.batch_s))
 
     def pushed(self, peer: PeerId, any_new: bool) -> list[Out]:
         """A neighbour pushed rows. The link is worth it if something was new."""
         if any_new:
-            if peer in self.lazy:
-                del self.lazy[peer]
-                self.eager[peer] = None
+            self._make_eager(peer)
+        if any_new or self.quiet:
             return []
         if peer in self.eager:
             del self.eager[peer]
@@ -109,52 +152,82 @@ class Tree:
                 if len(self._missing) >= MAX_MISSING:
                     continue
                 announcers = self._missing[name] = []
-                self._patience.put(name, now_s + PATIENCE_S)
+                self._patience.put(name, now_s + (self.batch_s if self.quiet else PATIENCE_S))
             if len(announcers) < MAX_ANNOUNCERS and peer not in announcers:
                 announcers.append(peer)
 
     def on_graft(self, peer: PeerId, graft: Graft) -> list[Out]:
         """Rows that a neighbour misses; those that are gone by now are left out."""
-        if peer in self.lazy:
-            del self.lazy[peer]
-            self.eager[peer] = None
+        self._make_eager(peer)
         names = [self._recent[name] for name in _names(graft.ids) if name in self._recent]
         rows = [signed for row_id in dict.fromkeys(names) if (signed := self.row(row_id)) is not None]
         return [Out(peer, Push(batch)) for batch in batches(rows)]
 
     def next_due(self) -> float | None:
-        times = [self._patience.next_s(), self._sent_s + self.batch_s if self._waiting else None]
-        return min((at_s for at_s in times if at_s is not None), default=None)
+        patience_s = self._patience.next_s()
+        soonest_s = min(
+            self._due_s,
+            NEVER if patience_s is None else patience_s,
+            self._late[0].at_s if self._late else NEVER,
+            self._announced_s + QUIET_ANNOUNCE_S if self._unannounced else NEVER,
+        )
+        return soonest_s if soonest_s < NEVER else None
 
     def due(self, now_s: float) -> list[Out]:
         """Batches, and requests for what did not come."""
         out = self._ask_for_missing(now_s)
-        if self._waiting and self._sent_s + self.batch_s <= now_s:
-            self._sent_s = now_s
+        if self._due_s <= now_s:
+            self._sent_s, self._due_s = now_s, NEVER
             waiting = list(self._waiting.values())
             self._waiting = {}
-            out += self._send(waiting)
+            out += self._pass_on(waiting, now_s)
+        if self._late and self._late[0].at_s <= now_s:
+            ripe_s, names = now_s + self._late[0].wait_s, []
+            while self._late and self._late[0].at_s <= ripe_s:
+                late = self._late.popleft()
+                names.append((late.name, late.source))
+            out += self._announce(names)
+        if self._unannounced and self._announced_s + QUIET_ANNOUNCE_S <= now_s:
+            out += self._announce(self._unannounced)
+            self._announced_s, self._unannounced = now_s, []
         return out
 
-    def _send(self, waiting: list[tuple[Row, PeerId | None]]) -> list[Out]:
-        sources = {source for _, source in waiting}
+    def _pass_on(self, waiting: list[_Waiting], now_s: float) -> list[Out]:
+        """Push to the eager, and announce: at once what is urgent, in a quiet tree with what else comes soon."""
+        urgent = [(id_of(each.row.signed), each.source) for each in waiting if not each.wait_s]
+        self._late.extend(
+            _Late(now_s + LATE * each.wait_s, each.wait_s, id_of(each.row.signed), each.source)
+            for each in waiting
+            if each.wait_s
+        )
+        if self.quiet:
+            self._unannounced += urgent
+            return []
+        return [*self._push(waiting), *self._announce(urgent)]
+
+    def _push(self, waiting: list[_Waiting]) -> list[Out]:
+        sources = {each.source for each in waiting}
         out: list[Out] = []
-        everything = [Push(batch) for batch in batches(row.signed for row, _ in waiting)]
+        everything = [Push(batch) for batch in batches(each.row.signed for each in waiting)]
         for peer in self.eager:
             mine = everything
             if peer in sources:
-                others = (row.signed for row, source in waiting if source != peer)
-                mine = [Push(batch) for batch in batches(others)]
+                mine = [Push(batch) for batch in batches(each.row.signed for each in waiting if each.source != peer)]
             out += [Out(peer, push) for push in mine]
-        if self.lazy:
-            for at in range(0, len(waiting), MAX_ROWS_PER_FRAME):
-                names = [(id_of(row.signed), source) for row, source in waiting[at : at + MAX_ROWS_PER_FRAME]]
-                all_ids = IHave(b"".join(name for name, _ in names))
-                for peer in self.lazy:
-                    if peer not in sources:
-                        out.append(Out(peer, all_ids))
-                    elif ids := b"".join(name for name, source in names if source != peer):
-                        out.append(Out(peer, IHave(ids)))
+        return out
+
+    def _announce(self, names: list[tuple[bytes, PeerId | None]]) -> list[Out]:
+        """names: of rows, each with the neighbour that needs not be told."""
+        sources = {source for _, source in names}
+        out: list[Out] = []
+        for at in range(0, len(names), MAX_ROWS_PER_FRAME):
+            some = names[at : at + MAX_ROWS_PER_FRAME]
+            everything = IHave(b"".join(name for name, _ in some))
+            for peer in self.lazy:
+                if peer not in sources:
+                    out.append(Out(peer, everything))
+                elif ids := b"".join(name for name, source in some if source != peer):
+                    out.append(Out(peer, IHave(ids)))
         return out
 
     def _ask_for_missing(self, now_s: float) -> list[Out]:
@@ -170,16 +243,20 @@ class Tree:
             self._patience.put(name, now_s + PATIENCE_S)
         out = []
         for peer, names in asked.items():
-            if peer in self.lazy:
-                del self.lazy[peer]
-                self.eager[peer] = None
+            self._make_eager(peer)
             for at in range(0, len(names), MAX_ROWS_PER_FRAME):
                 out.append(Out(peer, Graft(b"".join(names[at : at + MAX_ROWS_PER_FRAME]))))
         return out
 
+    def _make_eager(self, peer: PeerId) -> None:
+        if peer in self.lazy and not self.quiet:
+            del self.lazy[peer]
+            self.eager[peer] = None
+
     def validate(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
         assert not self.eager.keys() & self.lazy.keys(), "a neighbour both eager and lazy"
+        assert not (self.quiet and self.eager), "a quiet tree pushes"
         assert len(self._recent) <= MAX_RECENT, "too many ids are remembered"
         assert len(self._missing) <= MAX_MISSING, "too many rows are awaited"
         assert not self._missing.keys() & self._recent.keys(), "a row that is here is awaited"

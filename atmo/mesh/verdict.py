@@ -23,6 +23,10 @@ class Reason(enum.Enum):
     OWN = "bears this node's name, but this node did not write it"
     EQUIVOCATES = "contradicts another one of the same version"
     FULL = "finds no room"
+    UNCERTIFIED = "comes with a certificate that is not its origin's, or with none"
+    UNKNOWN_ORIGIN = "is of an origin that has not shown its certificate yet"
+    LAPSED = "is of an origin whose certificate has expired or is not valid yet"
+    OVERUSED = "is of an origin whose invite was used up by others"
     REVOKED = "comes from a peer that was revoked"
     DEAD = "comes from a node that is taken for dead"
 
@@ -32,7 +36,7 @@ class Reason(enum.Enum):
         return self in _CULPABLE
 
 
-_CULPABLE = frozenset({Reason.MALFORMED, Reason.FOREIGN_MESH, Reason.FORGED})
+_CULPABLE = frozenset({Reason.MALFORMED, Reason.FOREIGN_MESH, Reason.FORGED, Reason.UNCERTIFIED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,13 @@ _QUANTISATIONS = {
     29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
 }  # fmt: skip
 
+# Architectures that only read; from llama.cpp, src/llama-arch.cpp.
+_ENCODERS = {
+    "bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "modern-bert", "eurobert",
+    "gemma-embedding",
+}  # fmt: skip
+_POOLINGS = (1, 2, 3)  # enum llama_pooling_type: mean, first token, last token
+
 Value: TypeAlias = int | float | str
 
 
@@ -51,7 +58,8 @@ Value: TypeAlias = int | float | str
 class GgufInfo:
     """What the file says. context: tokens the model was trained for, 0 when it does not say; parameters: weights in
     this file; kv_bytes_per_token: memory one token of context takes in one slot at 16 bits, 0 when it cannot be
-    told."""
+    told; embeds: it makes vectors of texts and does not chat; layers, width: its blocks, and numbers in the vector of a
+    token; 0 when it does not say."""
 
     architecture: str
     name: str
@@ -62,6 +70,9 @@ class GgufInfo:
     has_chat_template: bool
     kv_bytes_per_token: int
     size_bytes: int
+    embeds: bool = False
+    layers: int = 0
+    width: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +302,9 @@ def _info(
         has_chat_template=bool(values.get("tokenizer.chat_template")),
         kv_bytes_per_token=_kv_bytes_per_token(lambda key: _int(values, f"{architecture}.{key}")),
         size_bytes=size_bytes,
+        layers=_int(values, f"{architecture}.block_count"),
+        width=_int(values, f"{architecture}.embedding_length"),
+        embeds=architecture in _ENCODERS or _int(values, f"{architecture}.pooling_type") in _POOLINGS,
     )
 
 

@@ -4,6 +4,7 @@ path."""
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -111,16 +112,17 @@ def _from_file(path: Path) -> LocalModel:
     info = read_gguf(path)
     name = path.stem.lower()
     size = f"{info.parameters / 1e9:.1f}B-parameter " if info.parameters >= 1e8 else ""
+    if info.embeds:
+        told = f"Text embedding with {info.name or path.stem}: turns text into vectors for search and similarity."
+        return LocalModel(name, "gguf", "embedding", path, _size(path), told, (), 0.5, "", False, info)
     described = f"General chat and text generation with {info.name or path.stem}, a {size}language model."
-    # Strength grows with the logarithm of size: 0.05 at 3M parameters, 0.5 at 3B, 0.8 at 100B. A guess until measured.
-    strength = min(0.95, max(0.05, 0.05 + 0.15 * _log10(info.parameters / 3e6)))
-    return LocalModel(name, "gguf", "chat", path, _size(path), described, (), round(strength, 2), "", False, info)
+    strength = strength_of(info.parameters)
+    return LocalModel(name, "gguf", "chat", path, _size(path), described, (), strength, "", False, info)
 
 
-def _log10(ratio: float) -> float:
-    import math
-
-    return math.log10(max(ratio, 1.0))
+def strength_of(parameters: float) -> float:
+    """Grows with the logarithm of size: 0.05 at 3M parameters, 0.5 at 3B, 0.73 at 100B. A guess until measured."""
+    return round(min(0.95, max(0.05, 0.05 + 0.15 * math.log10(max(parameters / 3e6, 1.0)))), 2)
 
 
 def _info(path: Path) -> GgufInfo | None:

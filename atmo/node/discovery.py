@@ -14,6 +14,7 @@ import structlog
 
 from atmo.config import Config
 from atmo.ids import MeshId, Multiaddr, PeerId, short
+from atmo.problems import Problem
 from atmo.transport.discovery import LanDiscovery
 from atmo.transport.hosts import is_loopback
 from atmo.transport.neighbours import Neighbours, NodeCard
@@ -63,13 +64,19 @@ class Discovery:
         while not self._others <= linked() and asyncio.get_running_loop().time() < ends_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
-    def problems(self, links: int) -> list[str]:
+    def problems(self, links: int) -> list[Problem]:
         """Why nobody, or not everybody, is found. Empty when there is nothing to say."""
         told = []
         if self._lan is not None and self._lan.problem is not None:
-            told.append(str(self._lan.problem))
+            told.append(Problem(self._lan.problem.text, self._lan.problem.hint, serious=False))
         if self._foreign and not links:
-            told.append(f"{len(self._foreign)} nodes on the local network belong to other meshes.")
+            told.append(
+                Problem(
+                    f"{len(self._foreign)} nodes on the local network belong to other meshes.",
+                    "To be in one of those, ask its owner for a token: atmo mesh join TOKEN",
+                    serious=False,
+                )
+            )
         return told
 
     def alone(self) -> str:

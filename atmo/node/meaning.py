@@ -13,7 +13,6 @@ from atmo.ids import PeerId
 from atmo.mesh.capability import Capability, Descriptor
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.query import Query
-from atmo.mesh.ranking import names_what_it_wants
 from atmo.mesh.views import build_views
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Meaning:
         constraints = constraints_from({**wishes, "model": model, "type": kind})
         return Query(
             local=local,
-            vector=None if names_what_it_wants(constraints) else self.encoder.encode(text),  # 2 ms where it matters
+            vector=None if constraints.model else self.encoder.encode(text),  # a named model is not chosen by the text
             prompt_tokens=len(text) // CHARS_PER_TOKEN + 1,
             expected_output_tokens=max_tokens or EXPECTED_OUTPUT_TOKENS,
             constraints=constraints,

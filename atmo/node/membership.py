@@ -2,12 +2,14 @@
 
 `$ATMO_HOME/mesh/root.key` is the user's own mesh, made when it is first needed. `atmo mesh join` puts `joined` beside
 it, which holds the token's contents, and from then on the nodes of this home are guests of that mesh; `leave` removes
-it. A guest's membership is made once, when the node first starts after the join, and kept with the node's keys.
+it. A guest's membership is made once, when the node first starts after the join, and kept with the node's keys; a new
+one takes its place when the owner renews it, or when the user joins again with another token.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,9 +18,10 @@ import msgspec
 
 from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError
-from atmo.ids import MeshId, Multiaddr, short
+from atmo.ids import MeshId, Multiaddr, PeerId, short
 from atmo.invitation import MAX_ADDRESSES, Token, read_token
 from atmo.keys import (
+    Certificate,
     Credential,
     CurveKeys,
     Identity,
@@ -26,8 +29,11 @@ from atmo.keys import (
     bind_curve,
     issue_invite,
     issue_membership,
+    issue_revocation,
     load_or_create_secret,
+    read_membership,
 )
+from atmo.trust import Guests
 
 REVOKED = "revoked"
 _T = TypeVar("_T")
@@ -53,17 +59,44 @@ class MeshHome:
         if self.root is not None:
             membership = issue_membership(self.root, member.public, wall_s=wall_s, serial=serial)
             return bind_curve(membership, member, curve, serial=serial)
-        assert self.token is not None
-        file = node_folder / f"membership-{short(self.mesh)}"
-        if not file.exists():
-            _write(file, self._join(member, wall_s, serial))
-        return bind_curve(_read(file, Sealed), member, curve, serial=serial, invite=self.token.invite)
+        certificate = self._kept(node_folder, member.public, wall_s)
+        if certificate is None:
+            certificate = self._join(member, wall_s, serial)
+            self.keep(node_folder, certificate)
+        return bind_curve(certificate.membership, member, curve, serial=serial, invite=certificate.invite)
 
-    def _join(self, member: Identity, wall_s: float, serial: int) -> Sealed:
+    def kept(self, node_folder: Path) -> Certificate | None:
+        """What made a node of this home a member of somebody else's mesh. None if it has not joined yet."""
+        file = self._certificate_file(node_folder)
+        return _read(file, Certificate) if file.exists() else None
+
+    def keep(self, node_folder: Path, certificate: Certificate) -> None:
+        _write(self._certificate_file(node_folder), certificate)
+
+    def _certificate_file(self, node_folder: Path) -> Path:
+        return node_folder / f"certificate-{short(self.mesh)}"
+
+    def _kept(self, node_folder: Path, peer: PeerId, wall_s: float) -> Certificate | None:
+        """The same, if it is worth keeping: made for this very node, and either by the token that was used last or not
+        to be replaced any more."""
+        assert self.token is not None
+        kept, terms = self.kept(node_folder), self.token.terms
+        if kept is None:
+            return None
+        membership = read_membership(kept.membership)
+        if membership.peer != peer:
+            return None
+        current = membership.invite == terms.key and wall_s <= membership.not_after_s
+        return kept if current or wall_s > terms.not_after_s else None
+
+    def _join(self, member: Identity, wall_s: float, serial: int) -> Certificate:
         assert self.token is not None
         if wall_s > self.token.terms.not_after_s:
             raise ConfigError("The invite to this mesh has expired.", hint="Ask for a new one: atmo mesh join TOKEN")
-        return issue_membership(self.token.key, member.public, wall_s=wall_s, serial=serial, invite=self.token.invite)
+        invite = self.token.invite
+        return Certificate(
+            issue_membership(self.token.key, member.public, wall_s=wall_s, serial=serial, invite=invite), invite
+        )
 
     def revoked(self) -> list[Sealed]:
         """What the root took back, as far as was heard here."""
@@ -75,17 +108,40 @@ class MeshHome:
         file = self.folder / "invites"
         return _read(file, list[Sealed]) if file.exists() else []
 
-    def invite(self, addresses: list[str], wall_s: float, valid_s: int, uses: int, lifetime_s: int) -> Token:
+    def invite(
+        self, addresses: list[str], wall_s: float, valid_s: int, uses: int, lifetime_s: int, *, renewable: bool = True
+    ) -> Token:
         """Make a token. Raises ConfigError where this user does not own the mesh."""
         if self.root is None:
             raise ConfigError("Only the owner of a mesh can invite to it.", hint="Ask whoever invited you.")
         key = Identity.generate()
-        sealed = issue_invite(self.root, key, wall_s=wall_s, valid_s=valid_s, uses=uses, lifetime_s=lifetime_s)
+        sealed = issue_invite(
+            self.root, key, wall_s=wall_s, valid_s=valid_s, uses=uses, lifetime_s=lifetime_s, renewable=renewable
+        )
         _write(self.folder / "invites", [*self.invites(), sealed])
         return Token(self.mesh, sealed, key.secret, tuple(addresses[:MAX_ADDRESSES]))
 
     def remember_revoked(self, statements: tuple[Sealed, ...]) -> None:
-        _write(self.folder / REVOKED, statements)
+        """Add to what is known: several nodes of this home hear of it, each at its own time."""
+        known = self.revoked()
+        _write(self.folder / REVOKED, [*known, *(statement for statement in statements if statement not in known)])
+
+    def revoke(self, key: bytes, wall_s: float) -> None:
+        """The owner takes a member back while no node runs; the next one to start tells the others."""
+        assert self.root is not None
+        self.remember_revoked((issue_revocation(self.root, key, wall_s),))
+
+    def guests(self) -> Guests:
+        """Who was met by which invite, so that a restart does not make an invite good for more."""
+        file = self.folder / "guests"
+        known = _read(file, dict[bytes, list[bytes]]) if file.exists() else {}
+        return {invite: frozenset(PeerId(peer) for peer in peers) for invite, peers in known.items()}
+
+    def remember_guests(self, guests: Guests) -> None:
+        """The same merging. The last writer of two at once wins; what it did not know is counted when met again."""
+        known = self.guests()
+        merged = {key: sorted(guests.get(key, frozenset()) | known.get(key, frozenset())) for key in {*guests, *known}}
+        _write(self.folder / "guests", merged)
 
 
 def open_mesh(config: Config) -> MeshHome:
@@ -140,7 +196,7 @@ def _folder(config: Config, mesh: MeshId) -> Path:
 
 def _write(file: Path, value: object) -> None:
     """So that a crash at any moment leaves the old or the new content; mode 600."""
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    fresh = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as out:
         out.write(msgspec.msgpack.encode(value))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,21 +23,27 @@ from atmo.clock import Clock, SystemClock
 from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.generation import Finish, Piece, Sampling, Task, Turn
-from atmo.ids import format_peer, parse_multiaddr, parse_peer
+from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
 from atmo.keys import issue_revocation
 from atmo.mesh.asking import Job, Routed
+from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.service import Labels
 from atmo.node import reports
 from atmo.node.discovery import Discovery
+from atmo.node.events import Journal
 from atmo.node.home import Home, open_home, remember_generation
+from atmo.node.known_peers import KnownPeers
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
 from atmo.node.meaning import Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.offers import Offer, offers
+from atmo.node.renewal import LOOK_S, Renewals
+from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
+from atmo.problems import Problem
 from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
@@ -60,11 +66,16 @@ class Node:
         self.config = config
         self.clock = clock or SystemClock()
         self.services: dict[str, EngineService] = {}
+        self.journal = Journal(self.clock)
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
         self._discovery: Discovery | None = None
+        self._known: KnownPeers | None = None
+        self._renewals: Renewals | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._gateway: Gateway | None = None
+        self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._stop_wanted = asyncio.Event()
         self._started_s = self.clock.now()
 
@@ -81,7 +92,7 @@ class Node:
         self._home = open_home(self.config, self.clock)
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
-                offer, self.config.inference.queue, self.clock, self._on_engine
+                offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
             )
         for service in self.services.values():
             await service.start()
@@ -90,8 +101,11 @@ class Node:
         self._offer_ready_services()
         await self._start_gateway()
         await self._start_discovery()
+        await self._runtimes.start()
         for seed in [] if self._alone else [*seeds, *self._home.mesh_home.seeds]:
             self.mesh.discovered(seed, wanted=True)
+        if self._known is not None and not self._alone:
+            self._known.start(self.mesh.discovered, self.mesh.transport.linked)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
 
     async def settled(self) -> None:
@@ -100,13 +114,23 @@ class Node:
             await service.settled()
         if self._discovery is not None:
             await self._discovery.settled(self.mesh.transport.linked)
+        await self._runtimes.settled()
 
     async def stop(self) -> None:
         """Leave the mesh, stop the engines, free everything. May be called twice."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        self.journal.close()
+        await self._runtimes.close()
         if self._discovery is not None:
             await self._discovery.close()
+        if self._mesh is not None:
+            await self._mesh.drain(self.config.inference.drain_s)
         if self._gateway is not None:
             await self._gateway.stop()
+        if self._known is not None:
+            await self._known.close()
         if self._mesh is not None:
             await self._mesh.stop()
         await asyncio.gather(*(service.close() for service in self.services.values()))
@@ -128,6 +152,10 @@ class Node:
 
     def mesh_view(self) -> Json:
         return reports.mesh(self)
+
+    def events(self, since: int, *, follow: bool) -> AsyncIterator[Json]:
+        """What happened after event number `since`, as far as it is kept, and what happens if `follow`."""
+        return self.journal.follow(since) if follow else _one_by_one(self.journal.since(since))
 
     def models_view(self) -> Json:
         return reports.models(self)
@@ -194,11 +222,11 @@ class Node:
         began_s = self.clock.now()
         first_s = 0.0
         routed: Routed | None = None
-        async with aclosing(self.mesh.ask(job)) as replies:
+        async with aclosing(self.journal.following(self.mesh.ask(job))) as replies:
             async for reply in replies:
                 if isinstance(reply, Routed):
                     if reply.because:
-                        yield {"event": "retry", "because": reply.because}
+                        yield reports.retry(reply)
                     routed = reply
                     yield {"event": "route", **tell(self, reply.decision, reply.request_id.hex())}
                     continue
@@ -219,11 +247,13 @@ class Node:
     # Putting it together
 
     async def _start_mesh(self, home: Home) -> None:
-        trust = Trust(home.mesh)
+        trust = Trust(home.mesh, guests=home.mesh_home.guests(), on_guest=home.mesh_home.remember_guests)
+        self._known = KnownPeers(home.folder, home.mesh, self.clock.wall)
         transport = LoneTransport(home.identity.public) if self._alone else self._zmq(home, trust)
         self._mesh = MeshNode(
             identity=home.identity,
             mesh=home.mesh,
+            certificate=home.credential.certificate,
             generation=home.generation,
             transport=transport,
             clock=self.clock,
@@ -233,9 +263,29 @@ class Node:
             revoked=home.mesh_home.revoked(),
             asks_others=self.config.node.mode in ("participant", "headless"),
             on_revoked=home.mesh_home.remember_revoked,
+            on_renewal=lambda membership: self.renewals.heard(membership),
+            on_linked=self._known.linked,
+            on_event=self.journal.about,
+            on_served=self._served,
         )
+        adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
+        self._renewals = Renewals(home, self._mesh, self.clock, adopt)
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
+        self._looking = asyncio.create_task(self._look_at_dates())
+
+    async def _look_at_dates(self) -> None:
+        while True:
+            try:
+                self.renewals.look()
+            except (AtmoError, OSError) as error:
+                self.mesh.complain("renewal", Problem(f"Certificates cannot be renewed: {error}"))
+            await asyncio.sleep(LOOK_S)
+
+    @property
+    def renewals(self) -> Renewals:
+        assert self._renewals is not None
+        return self._renewals
 
     @property
     def _alone(self) -> bool:
@@ -278,10 +328,15 @@ class Node:
     def _socket_path(self) -> Path:
         return self.config.runtime / f"{format_peer(self.mesh.peer)[-12:]}.sock"
 
-    def problems(self) -> list[str]:
-        """What is wrong around this node, one sentence each."""
+    def _served(self, peer: PeerId, ask: Ask, end: Finish | AtmoError | None) -> None:
+        """Own requests are told of by whoever asks them."""
+        if peer != self.mesh.peer:
+            self.journal.served(peer, self.mesh.name_of(peer), ask, end)
+
+    def problems(self) -> list[Problem]:
+        """What is wrong around this node."""
         found = self._discovery.problems(len(self.mesh.transport.linked())) if self._discovery else []
-        return [*found, *self.mesh.problems.values()]
+        return [*found, *self._runtimes.problems(), *self.mesh.problems.values()]
 
     def alone(self) -> str:
         """Why this node has no peer, empty if it has one."""
@@ -293,9 +348,26 @@ class Node:
 
     # Engines come and go
 
+    async def adopt(self, offer: Offer) -> None:
+        """Serve what was found while the node runs, and tell the mesh."""
+        service = EngineService(offer, self.config.inference, self.clock, self._on_engine)
+        self.services[offer.descriptor.id] = service
+        await service.start()
+
+    async def dismiss(self, capability_id: str) -> None:
+        """Withdraw what is gone."""
+        if capability_id in self.mesh.serving.services:
+            self.mesh.withdraw(capability_id)
+        service = self.services.pop(capability_id, None)
+        if service is not None:
+            await service.close()
+
+    def runtimes_view(self) -> list[Json]:
+        return self._runtimes.report()
+
     def _on_engine(self, offer: Offer) -> None:
-        """A service became ready or not ready."""
-        if self._mesh is not None and self._meaning.ready:
+        """A service became ready or not ready. One that was dismissed may still end its last answers."""
+        if self._mesh is not None and self._meaning.ready and offer.descriptor.id in self.services:
             self._offer_service(offer)
             self._mesh.load_changed()
 
@@ -320,3 +392,8 @@ def _task(request: AskRequest) -> Task:
     turns.append(Turn("user", request.text))
     sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
     return Task(tuple(turns), sampling)
+
+
+async def _one_by_one(events: Iterable[Json]) -> AsyncIterator[Json]:
+    for event in events:
+        yield event

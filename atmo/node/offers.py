@@ -71,7 +71,7 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
         labels.setdefault(*GENERAL)  # a chat model that nobody narrowed down takes what fits nothing else
     context = min(spec.context or info.context, info.context) if info else 0
     return Descriptor(
-        id=f"atmo:{kind}:{_slug(section.name or model.name)}",
+        id=f"atmo:{kind}:{slug(section.name or model.name)}",
         type=kind,
         description=description,
         examples=examples,
@@ -86,8 +86,9 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
     )
 
 
-def _slug(name: str) -> str:
-    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-    if not slug:
+def slug(name: str) -> str:
+    """A name as it stands in a capability's id. Raises ConfigError when nothing is left of it."""
+    found = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    if not found:
         raise ConfigError(f"{name!r} is not a capability name.", hint="Use letters and digits.")
-    return slug[:64]
+    return found[:64]

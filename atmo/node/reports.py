@@ -11,14 +11,14 @@ import numpy as np
 
 from atmo.generation import Finish, Piece
 from atmo.ids import PeerId, format_peer
-from atmo.keys import check_invite
+from atmo.keys import Passport, Standing, check_invite
 from atmo.mesh import explain
 from atmo.mesh.asking import Routed
 from atmo.mesh.capability import Capability
 from atmo.mesh.decision import Decision
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
-from atmo.mesh.rows import Gradient, Kind, NodeInfo, RowId
+from atmo.mesh.rows import Gradient, Kind, NodeInfo, RowId, Suspicion
 from atmo.node.machine import memory_bytes
 from atmo.transport.base import Lane
 
@@ -48,8 +48,12 @@ def status(node: Node) -> Json:
             "uptime_s": round(node.uptime_s, 1),
         },
         "capabilities": served,
+        "runtimes": node.runtimes_view(),
         "peers": len(mesh_node.transport.linked()),
-        "problems": node.problems(),
+        "problems": [str(problem) for problem in node.problems()],
+        "diagnosis": [
+            {"what": problem.what, "remedy": problem.remedy, "serious": problem.serious} for problem in node.problems()
+        ],
         "rss_bytes": rss,
         "total_rss_bytes": total,
     }
@@ -74,11 +78,12 @@ def counters(node: Node) -> Json:
 
 
 def mesh(node: Node) -> Json:
-    """Every node whose NODE row is known, with its capabilities and load; who died lately; and what happened lately."""
+    """Every node whose NODE row is known, with its capabilities and load; who died lately; who accuses whom of being
+    dead. full_mesh: all link to all; seq: the last event that is in here."""
     mesh_node = node.mesh
     linked = mesh_node.transport.linked()
     nodes = [
-        _node(mesh_node, row.id.origin, row.body, linked)
+        _node(mesh_node, row.id.origin, row.body, linked, node.clock.now())
         for row in mesh_node.core.store.rows(Kind.NODE)
         if isinstance(row.body, NodeInfo)
     ]
@@ -89,18 +94,31 @@ def mesh(node: Node) -> Json:
             {"peer": format_peer(peer), "name": info.name, "state": "dead", "labels": dict(info.labels)}
             for peer, info in mesh_node.core.vigil.epitaphs()
         ],
-        "events": [{"at_s": at, "what": what, "about": about} for at, what, about in mesh_node.recent],
+        "full_mesh": mesh_node.core.fabric.everyone,
+        "accusations": _accusations(mesh_node),
+        "seq": node.journal.seq,
         "alone": node.alone(),
-        "problems": node.problems(),
+        "problems": [str(problem) for problem in node.problems()],
     }
 
 
-def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[PeerId]) -> Json:
+def _accusations(mesh_node: MeshNode) -> list[Json]:
+    """Who says that whom is dead, of all that is in the table."""
+    return [
+        {"by": format_peer(row.id.origin), "of": format_peer(PeerId(charge.peer))}
+        for row in mesh_node.core.store.rows(Kind.SUSPECT)
+        if isinstance(row.body, Suspicion)
+        for charge in row.body.charges
+    ]
+
+
+def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[PeerId], now_s: float) -> Json:
+    """tps: output tokens a second at present, about: requests being answered times the usual speed of one."""
     rows = mesh_node.core.store
     row = rows.get(RowId(peer, Kind.GRADIENT, ""))
     gradient = row.body if row is not None else None
     loads = {load.capability: load for load in gradient.loads} if isinstance(gradient, Gradient) else {}
-    offers = []
+    offers: list[Json] = []
     for row in rows.rows(Kind.CAPABILITY, peer):
         if isinstance(row.body, Capability):
             descriptor = row.body.descriptor
@@ -117,6 +135,7 @@ def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[P
                     "queued": load.queued if load else 0,
                     "service_s": load.service_s if load else 0.0,
                     "decode_tps": load.decode_tps if load else 0.0,
+                    "ejected_s": round(mesh_node.field.ejected_s(peer, descriptor.id, now_s), 1),
                 }
             )
     rtt_s = mesh_node.transport.rtt_s(peer)
@@ -125,6 +144,7 @@ def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[P
         "name": info.name,
         "self": peer == mesh_node.peer,
         "linked": peer in linked,
+        "neighbour": peer in mesh_node.core.fabric.overlay.active,
         "state": _state(mesh_node, peer, linked),
         "addresses": info.addresses,
         "mode": info.mode,
@@ -134,6 +154,10 @@ def _node(mesh_node: MeshNode, peer: PeerId, info: NodeInfo, linked: frozenset[P
         "cores": info.cores,
         "memory_bytes": info.memory_bytes,
         "rtt_ms": None if rtt_s is None else round(rtt_s * 1000, 3),
+        "in_flight": sum(offer["in_flight"] for offer in offers),
+        "slots": sum(offer["slots"] for offer in offers),
+        "queued": sum(offer["queued"] for offer in offers),
+        "tps": round(sum(min(offer["in_flight"], offer["slots"]) * offer["decode_tps"] for offer in offers), 1),
         "capabilities": offers,
     }
 
@@ -143,16 +167,19 @@ def members(node: Node) -> Json:
     mesh_node = node.mesh
     revoked = mesh_node.core.revocations
     infos = {row.id.origin: row.body for row in mesh_node.core.store.rows(Kind.NODE)}
+    met: dict[PeerId, Standing | Passport] = dict(mesh_node.passports)
+    roll = mesh_node.core.store.roll
+    met |= {peer: standing for peer in roll if (standing := roll.standing(peer)) is not None}
     rows = [
         {
-            "id": format_peer(passport.peer),
-            "name": getattr(infos.get(passport.peer), "name", ""),
-            "invite": format_peer(PeerId(passport.invite)) if passport.invite else "",
-            "until_s": passport.not_after_s,
-            "linked": passport.peer in mesh_node.transport.linked(),
-            "revoked": passport.peer in revoked or passport.invite in revoked,
+            "id": format_peer(peer),
+            "name": getattr(infos.get(peer), "name", ""),
+            "invite": format_peer(PeerId(proof.invite)) if proof.invite else "",
+            "until_s": proof.not_after_s,
+            "linked": peer in mesh_node.transport.linked(),
+            "revoked": peer in revoked or proof.invite in revoked,
         }
-        for passport in mesh_node.passports.values()
+        for peer, proof in met.items()
     ]
     terms = [check_invite(sealed, mesh_node.mesh) for sealed in node.mesh_home.invites()]
     invites = [
@@ -160,7 +187,8 @@ def members(node: Node) -> Json:
             "id": format_peer(PeerId(invite.key)),
             "until_s": invite.not_after_s,
             "uses": invite.uses,
-            "used": sum(passport.invite == invite.key for passport in mesh_node.passports.values()),
+            "used": len(mesh_node.trust.guests.get(invite.key, ())),
+            "renewable": invite.renewable,
             "revoked": invite.key in revoked,
         }
         for invite in terms
@@ -174,7 +202,9 @@ def _state(mesh_node: MeshNode, peer: PeerId, linked: frozenset[PeerId]) -> str:
         return "self"
     if peer in linked:
         return "linked"
-    return "suspect" if peer in mesh_node.core.vigil.detector.suspects() else "lost"
+    if peer in mesh_node.core.vigil.detector.suspects():
+        return "suspect"
+    return "lost" if mesh_node.core.fabric.everyone else "known"  # in a large mesh most nodes need no link
 
 
 def models(node: Node) -> Json:
@@ -199,6 +229,15 @@ def decision(node: Node, made: Decision, request_id: str, query: Query | None = 
         seen = explain.survey(node.mesh.table, node.mesh.field, query, node.clock.now())
         report["survey"] = msgspec.to_builtins(seen)
     return report
+
+
+def retry(routed: Routed) -> Json:
+    return {
+        "event": "retry",
+        "because": routed.because,
+        "resumed": routed.resumed,
+        "other_model": routed.other_model,
+    }
 
 
 def brief(node: Node, made: Decision, request_id: str) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,13 +13,16 @@ import numpy as np
 import structlog
 
 from atmo.clock import Clock
+from atmo.config import InferenceSection
 from atmo.errors import Overloaded, UsageError
-from atmo.generation import Finish, Turn
+from atmo.generation import Finish, Prefix, Turn
 from atmo.inference.admission import Admission, Admit, Refuse
 from atmo.inference.engine import EngineEvent
-from atmo.inference.supervisor import Supervisor
+from atmo.inference.hosts import REMOTE, open_host
+from atmo.inference.supervisor import SupervisorSettings
 from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, Descriptor, Load
 from atmo.mesh.service import Answer, Labels, Question, Vector
+from atmo.models.roots import root_of
 from atmo.node.offers import Offer
 
 log = structlog.get_logger("atmo.service")
@@ -30,16 +34,31 @@ SETTLE_S = 20.0
 
 
 class EngineService:
-    """Implements `atmo.mesh.service.Service` with a supervised engine. `on_change` is called when readiness changes."""
+    """Implements `atmo.mesh.service.Service` with a supervised engine. `on_change` is called when readiness changes.
 
-    def __init__(self, offer: Offer, queue_limit: int, clock: Clock, on_change: Callable[[Offer], None]) -> None:
+    roots: the file that remembers models' roots.
+    """
+
+    def __init__(
+        self,
+        offer: Offer,
+        config: InferenceSection,
+        clock: Clock,
+        on_change: Callable[[Offer], None],
+        roots: Path | None = None,
+    ) -> None:
         self.offer = offer
         self.state = "loading"
+        self._root = ""
+        self._roots = roots
+        self._naming: asyncio.Task[None] | None = None
         self.detail = self.hint = ""
+        self._own_first = config.own_first
         self._clock = clock
         self._on_change = on_change
-        self._engine = Supervisor(offer.spec, self._on_event, clock)
-        self._admission: Admission[object] = Admission(offer.spec.slots, queue_limit)
+        settings = SupervisorSettings(idle_unload_s=config.idle_unload_s)
+        self._engine = open_host(offer.spec, self._on_event, clock, settings)
+        self._admission: Admission[object] = Admission(offer.spec.slots, config.queue)
         self._waiting: dict[object, asyncio.Event] = {}
         self._settled = asyncio.Event()
         self._service_s = self._prompt_tps = self._decode_tps = 0.0
@@ -51,13 +70,25 @@ class EngineService:
 
     @property
     def descriptor(self) -> Descriptor:
-        """As configured, with the context that a chat engine really holds once it is loaded."""
+        """As configured, with the model's root, and the context that a chat engine really holds once it is loaded."""
         told, held = self.offer.descriptor, self._engine.facts.context
-        return msgspec.structs.replace(told, context=held) if told.context and held else told
+        context = held if told.context and held else told.context
+        return msgspec.structs.replace(told, context=context, root=self._root)
 
     async def start(self) -> None:
         """Begin to load. `settled` waits for the outcome."""
+        self._naming = asyncio.create_task(self._find_root(), name=f"root of {self.offer.spec.name}")
         await self._engine.start()
+
+    async def _find_root(self) -> None:
+        """Name the model by its content. A file that cannot be read goes without; the engine says what is wrong."""
+        spec = self.offer.spec
+        if spec.kind == REMOTE:
+            return  # its bytes are not here to be named by
+        try:
+            self._root = await asyncio.to_thread(root_of, Path(spec.path), self._roots)
+        except OSError as error:
+            log.warning("model not read", model=spec.name, why=error.strerror)
 
     async def settled(self) -> None:
         try:
@@ -67,6 +98,9 @@ class EngineService:
             log.info("still loading", model=self.offer.spec.name)
 
     async def close(self) -> None:
+        if self._naming is not None:
+            self._naming.cancel()
+            await asyncio.gather(self._naming, return_exceptions=True)
         await self._engine.close()
 
     async def answer(self, question: Question) -> AsyncGenerator[Answer, None]:
@@ -119,6 +153,10 @@ class EngineService:
     # Engine
 
     def _on_event(self, event: EngineEvent) -> None:
+        """The engine's state is the service's, but that it is not ready before its model has a name."""
+        if event.state == "ready" and self._naming is not None and not self._naming.done():
+            self._naming.add_done_callback(lambda naming: None if naming.cancelled() else self._on_event(event))
+            return
         changed = event.state != self.state
         self.state, self.detail, self.hint = event.state, event.detail, event.hint
         if event.state in ("ready", "failed"):
@@ -135,7 +173,9 @@ class EngineService:
         """Hold a slot. Raises Overloaded when there is neither a slot nor a place in the queue."""
         ticket = object()
         now_s = self._clock.now()
-        verdict = self._admission.offer(ticket, now_s, now_s + question.deadline_s)
+        verdict = self._admission.offer(
+            ticket, now_s, now_s + question.deadline_s, int(question.own and self._own_first)
+        )
         if isinstance(verdict, Refuse):
             raise Overloaded(
                 f"{self.offer.descriptor.id} is busy: {self._admission!r}.",
@@ -163,7 +203,8 @@ class EngineService:
     # Questions
 
     async def _chat(self, question: Question) -> AsyncGenerator[Answer, None]:
-        task = msgspec.structs.replace(question.task, turns=self._turns(question.task.turns))
+        asked = question.task
+        task = msgspec.structs.replace(asked, turns=self._turns(asked.turns), prefix=self._prefix(asked.prefix))
         async with aclosing(self._engine.chat(task)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -172,6 +213,11 @@ class EngineService:
         """The conversation, led by the capability's own system prompt unless the question brings one."""
         own = self.offer.spec.system_prompt
         return (Turn("system", own), *turns) if own and turns[0].role != "system" else turns
+
+    def _prefix(self, begun: Prefix) -> Prefix:
+        """Token ids of another model mean nothing here: then the text alone is gone on with."""
+        same = bool(begun.root) and begun.root == self._root
+        return begun if same else msgspec.structs.replace(begun, token_ids=())
 
     async def _embed(self, question: Question) -> AsyncGenerator[Answer, None]:
         """One vector for each turn."""

@@ -11,7 +11,7 @@ from functools import partial
 
 import zmq
 
-from atmo.errors import AtmoError, PeerUnreachable, RemoteProtocolError
+from atmo.errors import AtmoError, PeerUnreachable, Refused, RemoteProtocolError
 from atmo.ids import Multiaddr, PeerId, format_peer
 from atmo.keys import Passport
 from atmo.transport import sockets, wire
@@ -78,7 +78,8 @@ class Dialling:
         dial = Dial(address, host, self._local.clock.now() + self._local.timing.dial_s)
         self._dials.add(dial)
         frame = wire.encode_door(wire.Introduce(self._local.credential))
-        knock = Knock(host, address.port, frame, partial(self._introduced, dial), partial(self._fail, dial))
+        failed = partial(self._fail, dial, hint=_DOOR_HINT)
+        knock = Knock(host, address.port, frame, partial(self._introduced, dial), failed)
         dial.knock = knock
         self._reactor.watch(knock.socket.fileno(), partial(self._knocked, knock), writable=True)
 
@@ -120,8 +121,8 @@ class Dialling:
             passport, introduction = read_introduction(
                 frame, self._local.trust, dial.address.peer, self._local.clock.wall()
             )
-        except RemoteProtocolError as exc:
-            self._fail(dial, exc.message, exc.hint)
+        except (RemoteProtocolError, Refused) as exc:
+            self._fail(dial, exc.message, exc.hint, exc if isinstance(exc, Refused) else None)
             return
         if passport.peer == self._local.peer:
             self._fail(dial, "That is this node itself.")
@@ -190,13 +191,16 @@ class Dialling:
         else:
             self._fail(dial, "The peer was introduced, but its control port does not answer.", _PORTS_HINT)
 
-    def _fail(self, dial: Dial, reason: str, hint: str = "") -> None:
+    def _fail(self, dial: Dial, reason: str, hint: str = "", refused: Refused | None = None) -> None:
         if dial not in self._dials:
             return
         self._end(dial)
         address = dial.address
         who = f"{address.host} port {address.port}" + (f" ({format_peer(address.peer)})" if address.peer else "")
-        error: AtmoError = PeerUnreachable(f"Cannot reach {who}: {reason}", hint=hint)
+        said = f"Cannot reach {who}: {reason}"
+        error: AtmoError = PeerUnreachable(said, hint=hint)
+        if refused is not None:
+            error = Refused(said, why=refused.why, by_peer=refused.by_peer, hint=hint)
         self._table.failed(DialFailed(address, error))
 
     def _end(self, dial: Dial) -> None:
@@ -215,4 +219,5 @@ class Dialling:
             dial.knock = None
 
 
-_PORTS_HINT = "A firewall may block its control port."
+_DOOR_HINT = "Does a node run there, and is this the port that its `atmo node status` shows?"
+_PORTS_HINT = "A firewall blocks its other ports: let TCP from the mesh's machines through, not the one port alone."

@@ -46,6 +46,16 @@ class DiscoveryProblem:
         return f"{self.text} {self.hint}"
 
 
+_NO_ECHO = DiscoveryProblem(
+    "Multicast packets on this network do not come back, so nodes cannot find each other by themselves.",
+    "Open UDP port 5353 in the firewall, or name a peer with --seed.",
+)
+
+_NO_INTERFACE = DiscoveryProblem(
+    "No network interface is up that can do multicast.", "Nodes can still be named with --seed."
+)
+
+
 class LanDiscovery:
     """Announces one node and browses for others. Never raises for what the network does: see `problem`.
 
@@ -81,6 +91,9 @@ class LanDiscovery:
         except OSError as exc:
             await self.close()
             self.problem = explain(exc)
+        except RuntimeError:  # zeroconf's word for it
+            await self.close()
+            self.problem = _NO_INTERFACE
 
     async def _start(self) -> None:
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
@@ -124,10 +137,7 @@ class LanDiscovery:
     async def _listen_for_itself(self) -> None:
         await asyncio.sleep(ECHO_WITHIN_S)
         if not self.heard_itself.is_set():
-            self.problem = DiscoveryProblem(
-                "Multicast packets on this network do not come back, so nodes cannot find each other by themselves.",
-                "Open UDP port 5353 in the firewall, or name a peer with --seed.",
-            )
+            self.problem = _NO_ECHO
 
     def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: Any) -> None:
         from zeroconf import ServiceStateChange
@@ -204,13 +214,37 @@ def probe_multicast(bound_host: str) -> None:
             probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
 
 
+def hear_oneself(bound_host: str, within_s: float = 0.5) -> DiscoveryProblem | None:
+    """Send a packet to the group and wait for it to come back: what keeps discovery from working, without a node.
+
+    It goes to a port of its own, so that nobody else has to read it; a firewall that blocks port 5353 alone is found
+    by a node that runs.
+    """
+    interface = bound_host if is_ip(bound_host) and ":" not in bound_host else "0.0.0.0"  # noqa: S104 - any interface
+    try:
+        probe_multicast(bound_host)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+            ear.bind(("", 0))
+            membership = socket.inet_aton(MDNS_GROUP) + socket.inet_aton(interface)
+            ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            ear.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+            ear.settimeout(within_s)
+            ear.sendto(b"atmo", (MDNS_GROUP, ear.getsockname()[1]))
+            ear.recv(16)
+    except TimeoutError:
+        return _NO_ECHO
+    except OSError as exc:
+        return explain(exc)
+    return None
+
+
 def explain(error: OSError) -> DiscoveryProblem:
     """In a user's words, why the multicast sockets could not be opened."""
-    seeds = "Nodes can still be named with --seed."
+    seeds = _NO_INTERFACE.hint
     if error.errno == errno.EADDRINUSE:
         return DiscoveryProblem("Another program holds UDP port 5353 for itself.", seeds)
     if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.ENETDOWN):
-        return DiscoveryProblem("No network interface is up that can do multicast.", seeds)
+        return _NO_INTERFACE
     if error.errno in (errno.EPERM, errno.EACCES):
         return DiscoveryProblem("This user may not use multicast here.", seeds)
     return DiscoveryProblem(f"The local network cannot be searched: {error.strerror or error}.", seeds)

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from atmo.errors import AtmoError, RemoteProtocolError
+from atmo.errors import AtmoError, Refused, RemoteProtocolError, Untrusted
 from atmo.ids import PeerId, format_peer
 from atmo.keys import Credential, Passport
 from atmo.transport import wire
@@ -82,12 +82,18 @@ class Doorkeeper:
     def __init__(
         self, credential: Credential, trust: Trust, ports: Ports, admit: Callable[[Passport], None], now_s: float
     ) -> None:
-        self._answer = wire.encode_door(wire.Introduction(credential, ports.control, ports.gossip, ports.bulk))
+        self._ports = ports
+        self.renew(credential)
         self._trust = trust
         self._admit = admit
         self._limit = RateLimit(now_s)
         self.admitted = 0
         self.refused = 0
+
+    def renew(self, credential: Credential) -> None:
+        """Show this one from now on."""
+        ports = self._ports
+        self._answer = wire.encode_door(wire.Introduction(credential, ports.control, ports.gossip, ports.bulk))
 
     def answer(self, source: str, frame: bytes, *, now_s: float, wall_s: float) -> bytes | None:
         """The reply to `frame` from the address `source`; None for what is not our protocol at all."""
@@ -105,8 +111,8 @@ class Doorkeeper:
             return None
         try:
             passport = self._trust.check(word.credential, wall_s)
-        except RemoteProtocolError as exc:
-            return self._refuse("credential", self._explain(exc))
+        except Untrusted as exc:
+            return self._refuse(exc.why, self._explain(exc))
         self._admit(passport)
         self.admitted += 1
         return self._answer
@@ -127,13 +133,20 @@ class Doorkeeper:
 def read_introduction(
     frame: bytes, trust: Trust, expected: PeerId | None, wall_s: float
 ) -> tuple[Passport, wire.Introduction]:
-    """The responder's checked passport and its ports. Raises RemoteProtocolError with what to tell the user."""
+    """The responder's checked passport and its ports.
+
+    Raises RemoteProtocolError or Refused, with what to tell the user.
+    """
     word = wire.decode_door(frame)
     if isinstance(word, wire.Refusal):
-        raise RemoteProtocolError(wire.printable(word.text), hint=_REFUSAL_HINTS.get(word.code, ""))
+        text, hint = wire.printable(word.text), _REFUSAL_HINTS.get(word.code, "")
+        raise Refused(text, why=word.code, by_peer=True, hint=hint)
     if not isinstance(word, wire.Introduction):
         raise RemoteProtocolError("The peer answered an introduction with one of its own.")
-    passport = trust.check(word.credential, wall_s)
+    try:
+        passport = trust.check(word.credential, wall_s)
+    except Untrusted as exc:
+        raise Refused(exc.message, why=exc.why, hint=exc.hint) from exc
     if expected is not None and passport.peer != expected:
         raise RemoteProtocolError(
             f"Peer {format_peer(passport.peer)} answers there, not {format_peer(expected)}.",
@@ -142,7 +155,15 @@ def read_introduction(
     return passport, word
 
 
+_JOIN_AGAIN = "Ask the owner for a new token: atmo mesh join TOKEN"
+# What the refused end can do.
 _REFUSAL_HINTS = {
     "version": "Upgrade the older of the two.",
-    "credential": "Both nodes need the same mesh.",
+    "mesh": "If you want to be in that one, ask its owner for a token: atmo mesh join TOKEN",
+    "expired": f"Restart the node if the mesh is your own. {_JOIN_AGAIN}",
+    "early": "This machine's clock or the other's is off: set it right.",
+    "revoked": "Get a new key with `atmo node rotate`, and a new token from the owner: atmo mesh join TOKEN",
+    "used": _JOIN_AGAIN,
+    "replaced": "This node's key was copied, and the copy started later. Give one of them a new key: atmo node rotate",
+    "forged": "Join the mesh again: atmo mesh join TOKEN",
 }

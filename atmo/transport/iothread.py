@@ -20,6 +20,7 @@ import zmq
 
 from atmo.errors import PortInUse
 from atmo.ids import Multiaddr, short
+from atmo.keys import Credential
 from atmo.transport import sockets
 from atmo.transport.base import DialFailed
 from atmo.transport.bulk import BulkLane
@@ -129,6 +130,9 @@ class IoThread:
         """A dial that ended before it got here, told in order with all else."""
         self._post(lambda: self._table.failed(event))
 
+    def renew(self, credential: Credential) -> None:
+        self._post(partial(self._renew, credential))
+
     def send(self, link: Link, frame: bytes) -> None:
         self._post(partial(self._parts.control.send, link, frame))
 
@@ -188,8 +192,13 @@ class IoThread:
         local.ports = ports
         local.address = Multiaddr(self._listen.advertise_host, door_port, local.peer)
         doorway = self._parts.doorway
-        doorway.open(Doorkeeper(local.credential, local.trust, ports, self._parts.allowed.admit, local.clock.now()))
+        self._keeper = Doorkeeper(local.credential, local.trust, ports, self._parts.allowed.admit, local.clock.now())
+        doorway.open(self._keeper)
         self._reactor.watch(doorway.socket, doorway.on_readable)
+
+    def _renew(self, credential: Credential) -> None:
+        self._local.credential = credential
+        self._keeper.renew(credential)
 
     def _round(self) -> None:
         waiting = self._commands or self._bulk_commands

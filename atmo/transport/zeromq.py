@@ -153,6 +153,10 @@ class ZmqTransport:
         if link is not None:
             self._give_up(link, reason)
 
+    def renew(self, credential: Credential) -> None:
+        """Show this one from now on. Links that stand end with the old one, and are dialled again."""
+        self._running().renew(credential)
+
     def linked(self) -> frozenset[PeerId]:
         return frozenset(self._links)
 

@@ -89,6 +89,9 @@ class PlayedNode:
     def models_view(self) -> Json:
         return {"served": [{"id": one, "model": model, "nodes": ["office"]} for one, model in self.served]}
 
+    async def events(self, since: int, *, follow: bool) -> AsyncGenerator[Json, None]:
+        yield {"event": "note", "number": since}
+
     def members_view(self) -> Json:
         return {"members": []}
 

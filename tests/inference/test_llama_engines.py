@@ -7,10 +7,11 @@ import time
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from atmo.errors import ContextOverflow, UsageError
-from atmo.generation import Finish, Piece, Sampling, Task, Turn
+from atmo.generation import Finish, Piece, Prefix, Sampling, Task, Turn
 from atmo.inference.supervisor import Supervisor
 from tests.inference.gguf_maker import SONG, song, write_parrot
 from tests.inference.running import LLAMA_ENGINES, answer, gguf_spec, ids_of, job, running, skip_reason, text_of, until
@@ -171,14 +172,14 @@ async def _leave_and_ask(supervisor: Supervisor) -> float:
 @pytest.mark.asyncio
 async def test_who_leaves_while_waiting_leaves_no_trace(engine: str, parrot: Path) -> None:
     async with running(gguf_spec(parrot, engine, slots=1)) as supervisor:
-        busy = asyncio.ensure_future(answer(supervisor, job(max_tokens=300)))
+        busy = asyncio.ensure_future(answer(supervisor, job(max_tokens=1500)))
         await until(lambda: supervisor.load().slots_busy == 1)
         waiting = asyncio.ensure_future(answer(supervisor, job()))
         await until(lambda: supervisor.load().waiting == 1)
         waiting.cancel()
         await asyncio.wait([waiting])
         assert supervisor.load().waiting == 0
-        assert text_of((await busy)[0]) == song(300)
+        assert text_of((await busy)[0]) == song(1500)
         assert text_of((await answer(supervisor, job(max_tokens=3)))[0]) == "abc"
 
 
@@ -228,3 +229,54 @@ async def test_both_engines_give_the_same_answer(parrot: Path) -> None:
         other.output_tokens,
     )
     assert Piece(text, tuple(ids)).text == song(50)
+
+
+def begun(task: Task, prefix: Prefix) -> Task:
+    return msgspec.structs.replace(task, prefix=prefix)
+
+
+@pytest.mark.asyncio
+async def test_goes_on_behind_tokens_that_another_engine_wrote(engine: str, parrot: Path) -> None:
+    async with running(gguf_spec(parrot, engine)) as supervisor:
+        whole, finish = await answer(supervisor, job(max_tokens=60))
+        for cut in (1, 17, 59):
+            prefix = Prefix("", tuple(ids_of(whole)[:cut]), song(cut))
+            rest, end = await answer(supervisor, begun(job(max_tokens=60), prefix))
+            assert ids_of(rest) == ids_of(whole)[cut:], "max_tokens counts the whole answer"
+            assert (end.reason, end.output_tokens) == ("length", 60 - cut)
+            assert end.prompt_tokens == finish.prompt_tokens, "what was written is no part of the prompt"
+
+
+@pytest.mark.asyncio
+async def test_goes_on_behind_the_text_of_another_model(engine: str, parrot: Path) -> None:
+    async with running(gguf_spec(parrot, engine)) as supervisor:
+        rest, _ = await answer(supervisor, begun(job(max_tokens=20), Prefix("", (), song(7))))
+    assert song(7) + text_of(rest) == song(20)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_was_complete_but_for_its_end_is_not_made_longer(engine: str, tmp_path: Path) -> None:
+    model = write_parrot(tmp_path / "short.gguf", ends_at="f")
+    async with running(gguf_spec(model, engine)) as supervisor:
+        full = Prefix("", tuple(b"abcdef"), "abcdef")
+        for task, reason in (
+            (job(max_tokens=0), "stop"),
+            (job(max_tokens=6), "length"),
+            (job(max_tokens=0, stop=("ef",)), "stop"),
+        ):
+            rest, finish = await answer(supervisor, begun(task, full))
+            assert (text_of(rest), finish.reason) == ("", reason)
+            assert finish.output_tokens <= 1
+
+
+@pytest.mark.asyncio
+async def test_a_real_model_goes_on_as_it_would_have(engine: str) -> None:
+    async with running(gguf_spec(NANO, engine)) as supervisor:
+        whole, _ = await answer(supervisor, job("What is Atmosphere?", max_tokens=64))
+        ids = ids_of(whole)
+        assert len(ids) > 8
+        for cut in range(1, len(ids), 5):
+            rest, _ = await answer(
+                supervisor, begun(job("What is Atmosphere?", max_tokens=64), Prefix("", tuple(ids[:cut])))
+            )
+            assert ids_of(rest) == ids[cut:]

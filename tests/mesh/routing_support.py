@@ -86,4 +86,4 @@ class Town:
         return {name: chosen.count(name) / times for name in set(chosen)}
 
 
-QUERY_FIELDS = ("exclude", "prompt_tokens", "expected_output_tokens")
+QUERY_FIELDS = ("exclude", "root", "prompt_tokens", "expected_output_tokens")

@@ -16,8 +16,11 @@ from atmo.mesh import events
 from atmo.mesh.codec import decode, encode
 from atmo.mesh.conduct import BAN_S, OFFENCES_ALLOWED
 from atmo.mesh.core import JUMP_INTERVAL_S, Core, MeshTiming
-from atmo.mesh.messages import Cancel, Join, Rows, Versions
+from atmo.mesh.messages import Cancel, Graft, IHave, Join, Push, Rows, Versions
+from atmo.mesh.neighbours import LEAST_WINDOW, STOOD_S
 from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, Row, RowId, SignedRow, peek, seal
+from atmo.mesh.tree import id_of
+from tests.mesh.membership import OpenRoll
 
 MESH = MeshId(Identity(bytes(32)).public)
 LOW, HIGH = sorted((Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)), key=lambda key: key.public)
@@ -44,6 +47,8 @@ class Bench:
             verify=verify,
             timing=TIMING,
             rng=Random(1),
+            roll=OpenRoll(),
+            certificate=None,
         )
 
     def tell(self, event: events.Event) -> list[events.Effect]:
@@ -255,12 +260,22 @@ def test_in_a_full_mesh_nothing_is_passed_on(bench: Bench) -> None:
 
 
 def test_rows_are_passed_on_while_there_is_a_node_that_cannot_be_linked(bench: Bench) -> None:
+    other = Identity(bytes([8]) * 32)
     bench.link()
+    bench.link(other)
     bench.hear(bench.write(PEER, node("peer")), bench.write(HIGH, node("out of reach")))
     bench.after(TIMING.settle_s)
+    news = bench.write(PEER, node("renamed"), (1, 2))
 
-    assert rows_in(bench.hear(bench.write(PEER, node("renamed"), (1, 2)))) == [(Kind.NODE, (1, 2))]
-    assert rows_in(bench.hear(bench.write(PEER, node("renamed"), (1, 2)))) == []  # but not twice
+    effects = bench.hear(news) + bench.after(1.0)
+    announced = [send for send in only(events.Send, effects) if isinstance(decode(send.frame), IHave)]
+    assert announced == [events.Send(other.public, encode(IHave(id_of(news.signed))))]  # not to whom it came from
+
+    asked = bench.tell(events.FrameReceived(other.public, False, encode(Graft(id_of(news.signed)))))
+    assert asked == [events.Send(other.public, encode(Push((news.signed,))))]
+
+    again = bench.hear(news, peer=other) + bench.after(1.0)  # a second time it is no news
+    assert not [send for send in only(events.Send, again) if isinstance(decode(send.frame), IHave)]
 
 
 def test_messages_that_are_not_rows_are_handed_over(bench: Bench) -> None:
@@ -531,12 +546,55 @@ def test_a_linked_peer_is_not_dialled(bench: Bench) -> None:
 
 def test_a_seed_is_forgotten_as_an_address_once_it_is_known_who_is_there(bench: Bench) -> None:
     bench.tell(events.Discovered(address(0)))
-    bench.tell(events.LinkUp(PEER.public, address(0, PEER.public)))
+    bench.tell(events.LinkUp(PEER.public, address(0, PEER.public), outbound=True))
+    bench.after(STOOD_S + 1.0)
     bench.tell(events.LinkDown(PEER.public, "gone"))
 
     (dial,) = only(events.Dial, bench.after(0.5))
 
     assert dial == events.Dial(address(0, PEER.public))
+
+
+def test_a_link_that_flaps_is_dialled_later_each_time_and_one_that_stood_at_once(bench: Bench) -> None:
+    bench.tell(events.Discovered(address(0, PEER.public)))
+    waits_s = []
+    for stands_s in (STOOD_S + 1.0, 1.0, 1.0, 1.0, STOOD_S + 1.0):
+        bench.link(outbound=True)
+        bench.after(stands_s)
+        bench.tell(events.LinkDown(PEER.public, "gone"))
+        waits_s.append(next_dial_s(bench))
+
+    least_s = [TIMING.redial_min_s * 2.0**flaps / 2 for flaps in (0, 1, 2, 3, 0)]
+    assert all(least <= waited <= 2 * least for least, waited in zip(least_s, waits_s, strict=True))
+
+
+def test_the_end_that_dialled_a_lost_link_dials_first(bench: Bench) -> None:
+    bench.tell(events.Discovered(address(0, PEER.public)))
+    waits_s = []
+    for outbound in (True, False):
+        bench.link(outbound=outbound)
+        bench.after(STOOD_S + 1.0)
+        bench.tell(events.LinkDown(PEER.public, "gone"))
+        waits_s.append(next_dial_s(bench))
+
+    dialler_s, other_s = waits_s
+    assert dialler_s <= TIMING.redial_min_s < other_s < TIMING.probe_s
+
+
+def test_repeated_dials_that_come_to_nothing_become_few_at_once_and_never_none(bench: Bench) -> None:
+    first = [bench.tell(events.Discovered(address(number))) for number in range(30)]
+    dialled = [len(only(events.Dial, bench.after(TIMING.dial_timeout_s))) for _ in range(60)]
+
+    assert all(only(events.Dial, effects) for effects in first)  # the first ones do not wait for each other
+    assert all(LEAST_WINDOW * 0.5 <= dials <= LEAST_WINDOW * 2 for dials in dialled[10:])
+
+
+def next_dial_s(bench: Bench) -> float:
+    """How long it takes until the core dials."""
+    began_s = bench.clock.now()
+    while not only(events.Dial, bench.after(0.01)):
+        assert bench.clock.now() - began_s < 100.0
+    return bench.clock.now() - began_s
 
 
 def test_a_node_does_not_dial_itself(bench: Bench) -> None:

@@ -204,12 +204,17 @@ def test_failures_weigh_and_fade(town: Town) -> None:
 
 def test_rest_after_failures_grows_and_ends_with_success(town: Town) -> None:
     who, row_of = town.node("desk", OFFER), town.table.find
-    for _ in range(10):
-        town.field.observe_failure(who, CODER, town.now)
-    row = row_of(who, CODER)
-    assert town.table.rows.ejected_until_s[row] == town.now + 60.0
+    out_s = [town.field.observe_failure(who, CODER, town.now) for _ in range(10)]
+    assert out_s == [0, 0, 0, 0, 30.0, 0, 0, 0, 0, 0], "the last five were on their way when it was put out"
+    assert town.field.ejected_s(who, CODER, town.now + 20.0) == 10.0
 
+    town.now += 31.0
+    assert town.field.ejected_s(who, CODER, town.now) == 0.0
+    assert town.field.observe_failure(who, CODER, town.now) == 60.0, "on trial, one failure is enough"
+
+    town.now += 61.0
     town.field.observe_finish(who, CODER, 1.0, 1, 1, town.now)
+    row = row_of(who, CODER)
     assert (town.table.rows.streak[row], town.table.rows.ejections[row]) == (0, 1)
 
 

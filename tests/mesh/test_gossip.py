@@ -59,11 +59,11 @@ def test_an_older_version_does_not_displace_a_newer_one_that_waits() -> None:
 def test_rows_are_passed_on_only_while_a_known_node_cannot_be_reached() -> None:
     relay = Relay(settle_s=2.0)
     relay.node_known(OTHER.public, False, 10.0)
-    assert not relay.passes_on(row(1), 11.9)  # it may still be linking
-    assert relay.passes_on(row(1), 12.0)
+    assert not relay.cut_off(11.9)  # it may still be linking
+    assert relay.cut_off(12.0)
 
     relay.link_up(OTHER.public)
-    assert not relay.passes_on(row(1), 20.0)
+    assert not relay.cut_off(20.0)
 
 
 def test_rows_are_passed_on_from_the_loss_of_a_node_until_it_is_known_to_be_gone() -> None:
@@ -71,10 +71,10 @@ def test_rows_are_passed_on_from_the_loss_of_a_node_until_it_is_known_to_be_gone
     relay.link_up(OTHER.public)
     relay.lost(OTHER.public)
     relay.node_known(OTHER.public, False, 10.0)
-    assert relay.passes_on(row(1), 10.0)  # it may contradict, and only others hear it
+    assert relay.cut_off(10.0)  # it may contradict, and only others hear it
 
     relay.node_gone(OTHER.public)
-    assert not relay.passes_on(row(1), 100.0)
+    assert not relay.cut_off(100.0)
 
 
 def test_an_agenda_keeps_the_last_word_on_each_key() -> None:

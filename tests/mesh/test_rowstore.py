@@ -18,6 +18,7 @@ from atmo.mesh.capability import Load
 from atmo.mesh.rows import ROW_DOMAIN, Body, Gradient, Kind, NodeInfo, Row, RowId, RowPayload, SignedRow, peek, seal
 from atmo.mesh.rowstore import MARK_LIFE_S, Limits, RowStore, digest
 from atmo.mesh.verdict import Applied, Reason, Rejected
+from tests.mesh.membership import OpenRoll
 
 MESH = MeshId(Identity(bytes(32)).public)
 ORIGIN = Identity(bytes([1]) * 32)
@@ -33,7 +34,7 @@ class Table:
     def __init__(self, limits: Limits | None = None) -> None:
         self.clock = ManualClock()
         self.checked = 0
-        self.store = RowStore(OWN.public, MESH, self._verify, limits)
+        self.store = RowStore(OWN.public, MESH, self._verify, OpenRoll(), limits)
 
     def _verify(self, public: bytes, domain: bytes, payload: bytes, signature: bytes) -> bool:
         self.checked += 1

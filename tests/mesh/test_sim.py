@@ -198,6 +198,8 @@ def test_a_copied_key_is_noticed_by_its_owner(world: MakeSim) -> None:
         verify=victim._verify,
         timing=victim._timing,
         rng=thief._rng,
+        roll=victim.registry.roll(),
+        certificate=victim.certificate,
     )
     body = NodeInfo(name="thief", addresses=(), mode="participant", software="sim")
     (_, broadcast) = thief.core.handle(events.Publish(Kind.NODE, "", body), thief.moment(sim.time_s))

@@ -15,6 +15,7 @@ from atmo.mesh.rows import Kind, NodeInfo, Row, RowId, SignedRow, seal
 from atmo.mesh.rowstore import RowStore
 from atmo.mesh.sim.node import fast_sign, fast_verify
 from atmo.mesh.sync import FEW_ORIGINS, Sync
+from tests.mesh.membership import OpenRoll
 
 MESH = MeshId(bytes(31) + b"m")
 NOW = Moment(100.0, 1_750_000_000.0)
@@ -33,7 +34,7 @@ def row(number: int, key: str, order: tuple[int, int], gone: bool = False) -> Ro
 
 
 def table(own: int, rows: list[Row]) -> RowStore:
-    store = RowStore(origin(own), MESH, fast_verify)
+    store = RowStore(origin(own), MESH, fast_verify, OpenRoll())
     for each in rows:
         store.apply(each.signed, NOW)
     return store
@@ -139,6 +140,17 @@ def test_a_small_table_needs_no_digest() -> None:
 
     assert isinstance(Sync(few, lambda origin: False).opening(bytes(16)), Versions)
     assert isinstance(Sync(many, lambda origin: False).opening(bytes(16)), Digest)
+
+
+def test_two_small_tables_that_agree_find_that_out_at_once() -> None:
+    rows = [row(number, "", (1, 1)) for number in range(2, 2 + FEW_ORIGINS)]
+    one, other = (Sync(table(number, rows), lambda origin: False) for number in (0, 1))
+
+    opening = one.opening(bytes(16), again=True)
+
+    assert isinstance(opening, Digest)
+    assert other.on_digest(opening) == []
+    assert len(encode(opening)) < 160
 
 
 def test_a_digest_that_no_node_would_send_is_not_answered() -> None:

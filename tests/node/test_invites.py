@@ -116,6 +116,27 @@ def test_an_invite_that_is_used_up_lets_nobody_else_in(users: list[User]) -> Non
     assert "carl" not in anna.sees()
 
 
+def test_a_restart_of_the_owners_node_does_not_make_an_invite_good_for_more(users: list[User]) -> None:
+    """The first guest is away when the second comes, and the node that let the first one in was restarted since."""
+    anna, ben, carl = users
+    port = ("--port", str(free_port()))
+    anna.start("--serve", "atmo-tone", *port)
+    ticket = token(anna)
+    for guest in (ben, carl):
+        assert guest("mesh", "join", ticket).code == 0
+    ben.start("--serve", "atmo-tone")
+    eventually(lambda: anna.sees().get("ben"), "the first guest is linked")
+    for user in (ben, anna):
+        assert user("node", "stop").code == 0
+    anna.start("--serve", "atmo-tone", *port)
+    carl.start("--serve", "atmo-tone")
+    said = eventually(lambda: " ".join(carl("node", "status", "--json").json["problems"]), "the second is told why")
+    assert "used by 1 others" in said
+    assert anna("mesh", "members", "--json").json["invites"][0]["used"] == 1
+    ben.start("--serve", "atmo-tone")
+    eventually(lambda: anna.sees().get("ben"), "the first guest is back")
+
+
 def test_mistakes_with_tokens_are_named(users: list[User]) -> None:
     anna, ben, _ = users
     ticket = token(anna)

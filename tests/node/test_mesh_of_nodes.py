@@ -81,6 +81,15 @@ def test_the_answer_is_the_same_through_a_hop_and_without(cluster: Cluster) -> N
     assert here["text"] == there["text"]
 
 
+def test_a_request_larger_than_any_frame_arrives(cluster: Cluster) -> None:
+    cluster.start("vectors", ENCODER)
+    client = cluster.start("tone", TONE)
+    cluster.together()
+    book = "It was a dark and stormy night. " * 100_000
+    vector = ask(client, book, type="embedding")
+    assert (vector["node"], len(vector["vector"]["vector"])) == ("vectors", 384)
+
+
 def test_a_killed_node_is_out_of_the_way_at_once(cluster: Cluster) -> None:
     cluster.start("first", CHAT)
     cluster.start("second", CHAT)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atmo.errors import RemoteProtocolError
+from atmo.errors import Refused, RemoteProtocolError
 from atmo.ids import MeshId, PeerId, format_peer
 from atmo.keys import Identity, Passport
 from atmo.transport import wire
@@ -62,11 +62,11 @@ def test_a_member_is_admitted_and_learns_key_and_ports() -> None:
 def test_a_stranger_is_refused_with_the_mesh_in_the_reason() -> None:
     door = Door()
     answer = door.say(introduce(enrol(Identity.generate())))
-    with pytest.raises(
-        RemoteProtocolError, match=f"{format_peer(TRUST.mesh)}: This node belongs to another mesh"
-    ) as caught:
+    with pytest.raises(Refused, match=f"{format_peer(TRUST.mesh)}: This node belongs to another mesh") as caught:
         read_introduction(answer or b"", TRUST, None, time.time())
-    assert caught.value.hint
+    assert caught.value.by_peer
+    assert caught.value.why == "mesh"
+    assert "token" in caught.value.hint
     assert not door.admitted
 
 
@@ -79,7 +79,7 @@ def test_an_introduction_of_somebody_else_is_not_accepted() -> None:
 
 def test_a_refusal_is_shown_as_one_clean_line() -> None:
     nasty = wire.encode_door(wire.Refusal("x", "line\none\x1b[31m"))
-    with pytest.raises(RemoteProtocolError) as caught:
+    with pytest.raises(Refused) as caught:
         read_introduction(nasty, TRUST, None, time.time())
     assert caught.value.message == "line?one?[31m"
 

@@ -14,8 +14,8 @@ from typing import Any
 import msgpack
 
 from atmo.generation import CallDelta, Finish, Form, Piece, Prefix, Sampling, Task, TokenScore, ToolCall, Turn
-from atmo.ids import MeshId, PeerId
-from atmo.keys import Identity, issue_revocation
+from atmo.ids import MeshId, PeerId, format_peer
+from atmo.keys import Certificate, Identity, issue_invite, issue_membership, issue_revocation
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
 from atmo.mesh.codec import encode
 from atmo.mesh.messages import (
@@ -33,6 +33,7 @@ from atmo.mesh.messages import (
     IHave,
     Join,
     Neighbour,
+    Parcel,
     Part,
     Prune,
     Push,
@@ -44,11 +45,17 @@ from atmo.mesh.messages import (
     Vectors,
     Versions,
 )
-from atmo.mesh.rows import Body, Charge, Gradient, Kind, NodeInfo, Row, RowId, Suspicion, seal
+from atmo.mesh.rows import Body, Charge, Gradient, Kind, NodeInfo, Renewal, Row, RowId, Suspicion, seal
 
 FILE = Path(__file__).with_name("protocol-1.json")
 ORIGIN = Identity(bytes(range(32)))
-MESH = MeshId(Identity(bytes(range(32, 64))).public)
+ROOT = Identity(bytes(range(32, 64)))
+MESH = MeshId(ROOT.public)
+INVITE_KEY = Identity(bytes(range(96, 128)))
+INVITE = issue_invite(ROOT, INVITE_KEY, wall_s=1_750_000_000.0, valid_s=86_400, uses=2, renewable=False)
+MEMBERSHIP = issue_membership(ROOT, ORIGIN.public, wall_s=1_750_000_000.0, serial=3)
+GUEST = issue_membership(INVITE_KEY, ORIGIN.public, wall_s=1_750_000_000.0, serial=3, invite=INVITE)
+RENEWED = issue_membership(ROOT, ORIGIN.public, wall_s=1_770_000_000.0, serial=4, came_by=INVITE_KEY.public)
 CALL = bytes(range(16))
 CONTACT = Contact(PeerId(ORIGIN.public), ("/ip4/192.168.1.4/tcp/4600",))
 LOAD = Load("atmo:chat:nano", 2, 4, 1, 0.75, 900.5, 61.25, True)
@@ -65,7 +72,13 @@ BODIES: dict[str, tuple[Kind, str, Body | None]] = {
             labels=(("residency", "eu"),),
             cores=8,
             memory_bytes=34_359_738_368,
+            certificate=Certificate(MEMBERSHIP),
         ),
+    ),
+    "row node of a guest": (
+        Kind.NODE,
+        "",
+        NodeInfo(name="g", addresses=(), mode="participant", software="-", certificate=Certificate(GUEST, INVITE)),
     ),
     "row capability": (
         Kind.CAPABILITY,
@@ -84,6 +97,7 @@ BODIES: dict[str, tuple[Kind, str, Body | None]] = {
         ),
     ),
     "row gradient": (Kind.GRADIENT, "", Gradient((LOAD,))),
+    "row cert": (Kind.CERT, format_peer(ORIGIN.public), Renewal(RENEWED)),
     "row suspect": (Kind.SUSPECT, "", Suspicion((Charge(bytes(range(64, 96)), 5, 2),))),
     "row node, accused once": (
         Kind.NODE,
@@ -118,7 +132,7 @@ SCORES = (TokenScore("Hal", -0.5, (("Hal", -0.5), ("Hel", -1.25))), TokenScore("
 def messages() -> dict[str, AnyMessage]:
     return {
         "rows": Rows((row("row node").signed, row("row withdrawn").signed)),
-        "revoked": Revoked((issue_revocation(Identity(bytes(range(32, 64))), ORIGIN.public, 1_780_000_000.0),)),
+        "revoked": Revoked((issue_revocation(ROOT, ORIGIN.public, 1_780_000_000.0),)),
         "versions": Versions(CALL, 64, b"\x00\x3f", ((ORIGIN.public, 3, 123_456_789_012, (1, 7, 300)),), True),
         "digest": Digest(CALL, bytes(range(16))),
         "join": Join(CONTACT.addresses),
@@ -139,6 +153,7 @@ def messages() -> dict[str, AnyMessage]:
         "failed": Failed(CALL, 1, "overloaded", "All slots are taken.", "Try again.", 0.5, None),
         "cancel": Cancel(CALL, 1),
         "grant": Grant(CALL, 1, 32),
+        "parcel": Parcel(CALL, 1, 2, 3, b"a piece"),
     }
 
 

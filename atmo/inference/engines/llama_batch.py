@@ -21,27 +21,27 @@ from typing import Any
 
 import llama_cpp
 
-_ANY_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: drawn at random
+from atmo.generation import TokenScore
+from atmo.inference.engines.llama_sampling import Sampler, logits_of, score
 
 
 @dataclass
 class Run:
-    """One request. on_token(id, is_end) for each token; on_error(what) instead, once, when it cannot go on.
+    """One request. on_token(id, end, score) for each token; on_error(what) instead, once, when it cannot go on.
 
-    max_tokens 0: until the context is full. The rest is the loop's: `position` tokens of `tokens` are in the KV memory.
+    max_tokens 0: until the context is full. scores: how many of the likeliest tokens to tell, -1 for no score at all.
+    The rest is the loop's: `position` tokens of `tokens` are in the KV memory. The loop frees the sampler.
     """
 
     tokens: list[int]
     max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-    on_token: Callable[[int, str], None]
+    sampler: Sampler
+    scores: int
+    on_token: Callable[[int, str, TokenScore | None], None]
     on_error: Callable[[str], None]
     prompt_tokens: int = 0
     cached_tokens: int = 0
     position: int = 0
-    sampler: Any = None
     row: int = -1  # of the batch, that holds this run's last token
     cancelled: bool = False
 
@@ -56,9 +56,14 @@ class _Slot:
 
 
 class Model:
-    """A loaded model with its context. Raises ValueError when llama.cpp cannot load it."""
+    """A loaded model with its context. Raises ValueError when llama.cpp cannot load it.
 
-    def __init__(self, path: str, context: int, slots: int, batch: int, threads: int, gpu_layers: int) -> None:
+    embeds: it makes vectors and reads a text in one batch.
+    """
+
+    def __init__(
+        self, path: str, context: int, slots: int, batch: int, threads: int, gpu_layers: int, *, embeds: bool = False
+    ) -> None:
         _be_quiet()
         llama_cpp.llama_backend_init()
         model_params = llama_cpp.llama_model_default_params()
@@ -69,11 +74,13 @@ class Model:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = context * slots, slots
         params.n_batch = params.n_ubatch = batch
+        params.embeddings = embeds
         params.n_threads = params.n_threads_batch = threads
         self.context: Any = llama_cpp.llama_init_from_model(self._model, params)
         if not self.context:
             raise ValueError("the context cannot be made")
         self.vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self.vocabulary))
         self.memory: Any = llama_cpp.llama_get_memory(self.context)
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
@@ -87,14 +94,37 @@ class Model:
             raise ValueError("the text cannot be tokenized")
         return list(found[:count])
 
-    def bytes_of(self, token: int) -> bytes:
-        """What a token stands for; control tokens stand for nothing."""
+    def bytes_of(self, token: int, *, special: bool = False) -> bytes:
+        """What a token stands for; control tokens stand for nothing, unless `special`."""
         buffer = ctypes.create_string_buffer(256)
-        size = llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
+        size = llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, special)
         if size < 0:
             buffer = ctypes.create_string_buffer(-size)
-            size = llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
+            size = llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, special)
         return buffer.raw[: max(0, size)]
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """What tokens stand for together; a character that is cut shows as one that is not known."""
+        return b"".join(self.bytes_of(token) for token in tokens).decode("utf-8", "replace")
+
+    def vector_of(self, tokens: Sequence[int]) -> list[float]:
+        """The vector of a text, as the model pools it, not normalised. Raises ValueError when it cannot be computed."""
+        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+        try:
+            for row, token in enumerate(tokens):
+                batch.token[row], batch.pos[row] = token, row
+                batch.n_seq_id[row], batch.seq_id[row][0] = 1, 0
+                batch.logits[row] = True
+            batch.n_tokens = len(tokens)
+            if self.memory:
+                llama_cpp.llama_memory_clear(self.memory, True)
+            status = llama_cpp.llama_decode(self.context, batch)
+            pointer = llama_cpp.llama_get_embeddings_seq(self.context, 0) if status == 0 else None
+            if not pointer:
+                raise ValueError(f"llama.cpp could not compute the vector (status {status})")
+            return list(pointer[: llama_cpp.llama_model_n_embd(self._model)])
+        finally:
+            llama_cpp.llama_batch_free(batch)
 
     def is_end(self, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_is_eog(self.vocabulary, token))
@@ -169,7 +199,9 @@ class BatchLoop:
         for slot in self._running():
             if slot.run is not None and slot.run.cancelled:
                 self._end(slot)
-        self._waiting = [run for run in self._waiting if not run.cancelled]
+        for run in [run for run in self._waiting if run.cancelled]:
+            self._waiting.remove(run)
+            run.sampler.free()
         free = [slot for slot in self._slots if slot.run is None]
         while self._waiting and free:
             run = self._waiting.pop(0)
@@ -185,12 +217,11 @@ class BatchLoop:
             llama_cpp.llama_memory_seq_rm(self._model.memory, slot.sequence, -1, -1)  # recurrent models: all or nothing
             run.cached_tokens = run.position = 0
         slot.kept = run.tokens[: run.position]
-        run.sampler = _sampler(run)
         slot.run = run
 
     def _end(self, slot: _Slot) -> None:
         if slot.run is not None:
-            llama_cpp.llama_sampler_free(slot.run.sampler)
+            slot.run.sampler.free()
         slot.run = None
 
     def _turn(self) -> None:
@@ -229,7 +260,8 @@ class BatchLoop:
         slot.kept += part
 
     def _sample(self, slot: _Slot, run: Run) -> None:
-        token = llama_cpp.llama_sampler_sample(run.sampler, self._model.context, run.row)
+        token = run.sampler.next(self._model.context, run.row)
+        scored = self._score(run, token) if run.scores >= 0 else None
         run.tokens.append(token)
         said = len(run.tokens) - run.prompt_tokens
         end = ""
@@ -239,7 +271,11 @@ class BatchLoop:
             end = "length"
         if end:
             self._end(slot)
-        run.on_token(token, end)
+        run.on_token(token, end, scored)
+
+    def _score(self, run: Run, token: int) -> TokenScore:
+        logits = logits_of(self._model.context, run.row, self._model.vocabulary_size)
+        return score(logits, token, run.scores, lambda each: self._model.text_of([each]))
 
     def _fail(self, slot: _Slot, what: str) -> None:
         run = slot.run
@@ -262,19 +298,6 @@ def _shared(kept: Sequence[int], wanted: Sequence[int]) -> int:
             break
         count += 1
     return count
-
-
-def _sampler(run: Run) -> Any:
-    """The same chain as `xllama` asks its server for: top_p, then temperature, then a draw; greedy at temperature 0."""
-    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-    if run.temperature <= 0:
-        llama_cpp.llama_sampler_chain_add(chain, llama_cpp.llama_sampler_init_greedy())
-        return chain
-    llama_cpp.llama_sampler_chain_add(chain, llama_cpp.llama_sampler_init_top_p(run.top_p, 1))
-    llama_cpp.llama_sampler_chain_add(chain, llama_cpp.llama_sampler_init_temp(run.temperature))
-    seed = _ANY_SEED if run.seed < 0 else run.seed & 0xFFFFFFFF
-    llama_cpp.llama_sampler_chain_add(chain, llama_cpp.llama_sampler_init_dist(seed))
-    return chain
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]

@@ -31,7 +31,9 @@ class Sizing:
 def size(spec: ModelSpec, info: GgufInfo) -> Sizing:
     threads = spec.threads or (1 if info.parameters < _ONE_THREAD_PARAMETERS else _cores())
     slots = max(1, spec.slots)
-    return Sizing(threads, _context(spec, info, slots), slots, spec.batch or _BATCH)
+    context = _context(spec, info, slots)
+    # A model that makes vectors reads a text as a whole, so its batch holds as much as its context.
+    return Sizing(threads, context, slots, context if info.embeds else spec.batch or _BATCH)
 
 
 def _context(spec: ModelSpec, info: GgufInfo, slots: int) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from atmo.generation import Piece
 
 
@@ -56,6 +58,6 @@ class StopFilter:
             released.append(self._held.pop(0))
         if cut:
             if self._held and safe_chars:
-                released.append(Piece(self._held[0].text[:safe_chars], self._held[0].token_ids))
+                released.append(structs.replace(self._held[0], text=self._held[0].text[:safe_chars]))
             self._held.clear()
         return released

@@ -7,7 +7,7 @@ taken away: this process goes on connecting through the descriptor it opened bef
 folder stays). So there is no port, nobody else can connect, and nothing is left behind however the process ends.
 
 The server's stream names the last token of each piece only: where several tokens make up one character, the ids of the
-first are missing. They are found again from the piece's text (`_ids`), which is exact whenever the model wrote the
+first are missing. They are found again from the piece's text (`_piece`), which is exact whenever the model wrote the
 character in the tokenizer's own way, and otherwise another spelling of exactly the same text.
 """
 
@@ -16,23 +16,25 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from atmo.errors import AtmoError, InferenceError, ModelInvalid, UsageError
-from atmo.generation import Finish, Piece, Task
+from atmo.generation import Finish, Piece, Task, TokenScore
 from atmo.inference.engine import EngineLoad, ModelFacts, ModelSpec
-from atmo.inference.engines.chats import overflow, turns_of
+from atmo.inference.engines.chats import Plan, Writing, left_to_write, overflow, plan, stopped_already
 from atmo.inference.engines.llama_http import HttpRefusal, LlamaHttp
+from atmo.inference.engines.memory import Free, address_space_left, check, free_ram
 from atmo.inference.engines.sizing import Sizing, size
-from atmo.inference.engines.stops import StopFilter
-from atmo.models.gguf import read_gguf
+from atmo.inference.engines.xllama_run import Begun, Run, payload, score_request, scores_of
+from atmo.models.gguf import read_gguf, read_text
 
 _SOCKET = "llama.sock"  # llama.cpp takes a host name that ends so for a Unix socket
 _SPARE_CONNECTIONS = 4  # for tokenizing and templates while all slots stream
-_RESULTS = ["stop", "stop_type", "tokens_predicted", "tokens_evaluated", "timings"]  # all we want of the last event
 
 
 def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
@@ -40,8 +42,9 @@ def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
     path = Path(spec.path).resolve()
     info = read_gguf(path)
     sizing = size(spec, info)
+    check(spec, info, sizing, Free(min(free_ram(), address_space_left()), _free_vram()))
     started_s = time.monotonic()
-    server = _start_server(spec, path, sizing, folder)
+    server = _start_server(spec, path, sizing, folder, embeds=info.embeds)
     connect = _hide_socket(folder)
     facts = ModelFacts(
         engine="xllamacpp",
@@ -51,10 +54,20 @@ def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
         vocabulary=info.vocabulary,
         load_s=time.monotonic() - started_s,
     )
-    return XllamaEngine(spec, facts, server, LlamaHttp(connect))
+    kind = XllamaEmbedder if info.embeds else XllamaEngine
+    return kind(spec, facts, server, LlamaHttp(connect), read_text(path, "tokenizer.chat_template"))
 
 
-def _start_server(spec: ModelSpec, path: Path, sizing: Sizing, folder: Path) -> Any:
+def _free_vram() -> int:
+    """Of all GPUs that llama.cpp was built for; 0 without any."""
+    import xllamacpp
+
+    kinds = xllamacpp.ggml_backend_dev_type
+    gpus = (kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)
+    return sum(int(device["memory_free"]) for device in xllamacpp.get_device_info() if device["type"] in gpus)
+
+
+def _start_server(spec: ModelSpec, path: Path, sizing: Sizing, folder: Path, *, embeds: bool) -> Any:
     """Blocks while the model is loaded: the C++ side holds the interpreter until it is done."""
     import xllamacpp
 
@@ -75,6 +88,7 @@ def _start_server(spec: ModelSpec, path: Path, sizing: Sizing, folder: Path) -> 
     params.ui = False
     params.endpoint_slots = False
     params.use_jinja = True
+    params.embedding = embeds
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
@@ -98,20 +112,28 @@ def _hide_socket(folder: Path) -> Any:
 
 
 class XllamaEngine:
-    """An Engine. Give it no more than this: a model's server and a client of it."""
+    """An Engine. Give it no more than this: a model's server, a client of it, and the model's own chat template."""
 
-    def __init__(self, spec: ModelSpec, facts: ModelFacts, server: Any, http: LlamaHttp) -> None:
+    def __init__(self, spec: ModelSpec, facts: ModelFacts, server: Any, http: LlamaHttp, template: str) -> None:
         self.facts = facts
         self._spec = spec
         self._server = server
         self._http = http
+        self._template = template
         self._slots = asyncio.Semaphore(facts.slots)  # first come, first served
         self._waiting = 0
         self._busy = 0
 
     async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
-        turns = turns_of(task, self._spec.system_prompt)
+        planned = plan(task, self._spec.name, self._spec.system_prompt, self._template)
         arrived_s = time.monotonic()
+        async with self._slot(), aclosing(self._answer(task, planned, time.monotonic() - arrived_s)) as parts:
+            async for part in parts:
+                yield part
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """Hold one of the server's slots; what it refuses becomes an error of ours."""
         self._waiting += 1
         try:
             await self._slots.acquire()
@@ -119,44 +141,82 @@ class XllamaEngine:
             self._waiting -= 1
         self._busy += 1
         try:
-            async with aclosing(self._answer(task, turns, time.monotonic() - arrived_s)) as parts:
-                async for part in parts:
-                    yield part
+            yield
         except HttpRefusal as refusal:
             raise self._translated(refusal) from refusal
         finally:
             self._busy -= 1
             self._slots.release()
 
-    async def _answer(
-        self, task: Task, turns: list[dict[str, str]], queue_s: float
-    ) -> AsyncGenerator[Piece | Finish, None]:
-        prompt = (await self._http.post("/apply-template", {"messages": turns}))["prompt"]
-        stops, run = StopFilter(task.sampling.stop), _Run(queue_s)
-        async with self._http.events("/completion", _payload(task, prompt)) as events:
+    async def _answer(self, task: Task, planned: Plan, queue_s: float) -> AsyncGenerator[Piece | Finish, None]:
+        begun = await self._begun(task, await self._prompt(planned))
+        if begun.end:
+            yield Finish(reason=begun.end, prompt_tokens=begun.prompt_tokens, queue_s=queue_s)
+            return
+        writing, run = Writing(task, planned, begun.text), Run(queue_s, begun.tokens)
+        asked = payload(task, begun, planned.grammar_after(begun.text), planned.mark)
+        async with self._http.events("/completion", asked) as events:
             async for event in events:
                 if "error" in event:
                     raise HttpRefusal(500, event)
                 run.note(event)
-                for piece in stops.push(Piece(event.get("content", ""), await self._ids(event, run))):
-                    if piece.text or piece.token_ids:
-                        yield piece
-                if stops.hit or run.ended:
+                for part in writing.push(await self._piece(task, begun, event, run)):
+                    if part.text or part.token_ids or part.calls:
+                        yield part
+                if writing.stopped or run.ended:
                     break
-        for piece in stops.flush():
-            yield piece
-        yield run.finish(stopped=stops.hit)
+        for part in writing.flush():
+            yield part
+        yield run.finish(writing)
 
-    async def _ids(self, event: dict[str, Any], run: _Run) -> tuple[int, ...]:
-        """The ids of all tokens whose text this event brings."""
+    async def _prompt(self, planned: Plan) -> str:
+        if planned.raw:
+            return planned.raw
+        asked: dict[str, Any] = {"messages": planned.messages}
+        if planned.tools:
+            asked["tools"] = [tool.definition for tool in planned.tools]
+        prompt: str = (await self._http.post("/apply-template", asked))["prompt"]
+        return prompt
+
+    async def _begun(self, task: Task, prompt: str) -> Begun:
+        """The prompt, and behind it what of the answer is there already."""
+        prefix = task.prefix
+        if not prefix.token_ids and not prefix.text:
+            return Begun(prompt, task.sampling.max_tokens)
+        ids = list(prefix.token_ids) or await self._tokens(prefix.text)
+        asked = await self._tokens(prompt, whole=True)
+        said = (await self._http.post("/detokenize", {"tokens": ids}))["content"]
+        left = left_to_write(task, len(ids))
+        end = "stop" if stopped_already(task, said) else "length" if left is None else ""
+        return Begun([*asked, *ids], left or 0, len(ids), len(asked), end, said)
+
+    async def _tokens(self, text: str, *, whole: bool = False) -> list[int]:
+        """whole: a begin token goes first where the model wants one."""
+        found: list[int] = (await self._http.post("/tokenize", {"content": text, "add_special": whole}))["tokens"]
+        return found
+
+    async def _piece(self, task: Task, begun: Begun, event: dict[str, Any], run: Run) -> Piece:
+        """What an event brings: its text, the ids of all tokens that make it up, and their scores."""
         last, text = event.get("tokens") or [], event.get("content", "")
         if not last or not text:
-            return ()
+            return Piece(text)
         missing = run.unnamed(event) - len(last)
-        if missing <= 0:
-            return tuple(last)
-        spelled = (await self._http.post("/tokenize", {"content": text, "add_special": False}))["tokens"]
-        return tuple(spelled[-missing - 1 :])  # tokenizers that put a space first add a token in front
+        ids = list(last)
+        if missing > 0:  # tokenizers that put a space first add a token in front
+            ids = (await self._tokens(text))[-missing - 1 :]
+        scores = scores_of(event, task.form.logprobs)
+        if scores and len(ids) > len(scores):
+            silent = [await self._score(task, begun, run.ids + ids[:at], ids[at]) for at in range(len(ids) - 1)]
+            scores = (*silent, *scores[-1:])
+        run.ids += ids
+        return Piece(text, tuple(ids), scores)
+
+    async def _score(self, task: Task, begun: Begun, before: list[int], token: int) -> TokenScore:
+        """The score of a token that the server kept to itself, as part of a character: ask for this one place again."""
+        prompt = [*begun.prompt, *before] if isinstance(begun.prompt, list) else [begun.prompt, *before]
+        answer = await self._http.post("/completion", score_request(task, prompt, token))
+        found = scores_of(answer, task.form.logprobs)
+        return structs.replace(found[0], text="") if found else TokenScore("", 0.0)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         raise UsageError(f"{self._spec.name} is a chat model and makes no embeddings.", hint="Ask an embedding model.")
@@ -166,7 +226,7 @@ class XllamaEngine:
 
     async def count_tokens(self, text: str) -> int:
         try:
-            return len((await self._http.post("/tokenize", {"content": text, "add_special": False}))["tokens"])
+            return len(await self._tokens(text))
         except HttpRefusal as refusal:
             raise self._translated(refusal) from refusal
 
@@ -186,67 +246,24 @@ class XllamaEngine:
         return InferenceError(f"llama.cpp failed on a request for {self._spec.name}: {said}")
 
 
-class _Run:
-    """The counts and times of one answer, from the server's events."""
+class XllamaEmbedder(XllamaEngine):
+    """An Engine for GGUF models that make vectors."""
 
-    def __init__(self, queue_s: float) -> None:
-        self._queue_s = queue_s
-        self._started_s = time.monotonic()
-        self._first_s = 0.0
-        self._prompt_tokens = 0
-        self._cached_tokens = 0
-        self._output_tokens = 0
-        self._named_tokens = 0
-        self._last: dict[str, Any] = {}
+    async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
+        raise UsageError(f"{self._spec.name} does not chat.", hint="Ask a chat model.")
+        yield  # type: ignore[unreachable]  # makes this an async generator, as the interface wants
 
-    @property
-    def ended(self) -> bool:
-        return bool(self._last)
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Of unit length. Raises UsageError, ContextOverflow."""
+        return [await self._vector(text) for text in texts]
 
-    def note(self, event: dict[str, Any]) -> None:
-        self._prompt_tokens = event.get("tokens_evaluated", self._prompt_tokens)
-        self._output_tokens = event.get("tokens_predicted", self._output_tokens)
-        self._cached_tokens = event.get("prompt_progress", {}).get("cache", self._cached_tokens)
-        if self._output_tokens and not self._first_s:
-            self._first_s = time.monotonic()
-        if "stop_type" in event:
-            self._last = event
-
-    def unnamed(self, event: dict[str, Any]) -> int:
-        """How many tokens were predicted since the last event that named one."""
-        before, self._named_tokens = self._named_tokens, event.get("tokens_predicted", self._named_tokens)
-        return self._named_tokens - before
-
-    def finish(self, *, stopped: bool) -> Finish:
-        now_s = time.monotonic()
-        first_s = self._first_s or now_s
-        timings = self._last.get("timings", {})
-        return Finish(
-            reason="length" if not stopped and self._last.get("stop_type") == "limit" else "stop",
-            prompt_tokens=self._prompt_tokens,
-            output_tokens=self._output_tokens,
-            cached_tokens=timings.get("cache_n", self._cached_tokens),
-            queue_s=self._queue_s,
-            prefill_s=timings.get("prompt_ms", (first_s - self._started_s) * 1000) / 1000,
-            decode_s=timings.get("predicted_ms", (now_s - first_s) * 1000) / 1000,
-        )
-
-
-def _payload(task: Task, prompt: str) -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "stream": True,
-        "return_tokens": True,
-        "return_progress": True,  # an event for each batch of the prompt: a closed connection is noticed there as well
-        "response_fields": _RESULTS,
-        "cache_prompt": True,
-        "n_predict": task.sampling.max_tokens or -1,
-        "temperature": task.sampling.temperature,
-        "top_p": task.sampling.top_p,
-        "seed": task.sampling.seed,
-        # Only what the task names may change the distribution: llama.cpp's other samplers are off.
-        "samplers": ["top_p", "temperature"],
-        "top_k": 0,
-        "min_p": 0.0,
-        "repeat_penalty": 1.0,
-    }
+    async def _vector(self, text: str) -> list[float]:
+        if not text:
+            raise UsageError("There is no text to embed.", hint="Send some.")
+        async with self._slot():
+            tokens = len(await self._tokens(text, whole=True))
+            if tokens > self.facts.context:
+                raise overflow(self._spec.name, tokens, self.facts.context)
+            answer = await self._http.post("/v1/embeddings", {"input": text, "encoding_format": "float"})
+            vector: list[float] = answer["data"][0]["embedding"]
+            return vector

@@ -53,6 +53,15 @@ def deafen(sim: Sim, sources: Iterable[SimNode], targets: Iterable[SimNode]) -> 
     sim._miss_heartbeats()
 
 
+def ring(sim: Sim, nodes: list[SimNode]) -> None:
+    """Each still reaches the one before and the one behind it, and nobody else."""
+    for at, a in enumerate(nodes):
+        for behind, b in enumerate(nodes[at + 1 :], 1):
+            if behind not in (1, len(nodes) - 1):
+                sim.network.cut(a.number, b.number)
+    sim._miss_heartbeats()
+
+
 def slander(sim: Sim, liar: SimNode, victims: Iterable[SimNode]) -> None:
     """From now on it accuses the victims, whatever they say, always in their present life."""
     honest = liar.core.vigil.detector

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from atmo.ids import MeshId, PeerId
+from atmo.ids import PeerId
 from atmo.mesh import events
 from atmo.mesh.capability import EMBEDDING_DIM, Capability, Descriptor, Load
 from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, RowId
 from atmo.mesh.sim.network import Conditions, Link, Network, pair
-from atmo.mesh.sim.node import SimNode
+from atmo.mesh.sim.node import Registry, SimNode
 from atmo.mesh.timing import MeshTiming
 
 
@@ -42,7 +42,8 @@ class Sim:
         self.time_s = 0.0
         self.nodes: list[SimNode] = []
         self.handled = 0
-        self.mesh = MeshId(hashlib.sha256(b"the mesh's root").digest())
+        self.registry = Registry(real_keys=real_keys)
+        self.mesh = self.registry.mesh
         self.network = Network(conditions or Conditions(), Random(f"network {seed}"))  # noqa: S311 - repeatable
         self._seed = seed
         self._timing = timing or MeshTiming()
@@ -77,6 +78,11 @@ class Sim:
 
     def publish(self, node: SimNode, kind: Kind, key: str, body: Body) -> None:
         self.tell(node, events.Publish(kind, key, body))
+
+    def describe(self, node: SimNode) -> NodeInfo:
+        """What a node says of itself."""
+        name, addresses = f"node-{node.number}", (str(node.address),)
+        return NodeInfo(name=name, addresses=addresses, mode="participant", software="sim")
 
     def offer(self, node: SimNode, capability: str, description: str = "Answers questions.") -> None:
         """Publish a small capability."""
@@ -309,8 +315,10 @@ class Sim:
             self._unlink(a, b, "heartbeats stayed away")
 
     def _enter(self, *, reachable: bool = True, speaks: bool = True, via: SimNode | None) -> SimNode:
-        node = SimNode(len(self.nodes), self.mesh, self._seed, self._timing, self._sizes, real_keys=self._real_keys)
+        node = SimNode(len(self.nodes), self.registry, self._seed, self._timing, self._sizes, real_keys=self._real_keys)
         node.reachable, node.speaks = reachable, speaks
+        if not speaks:
+            self.registry.silent.add(node.peer)
         self.nodes.append(node)
         self._by_peer[node.peer] = node
         self._by_host[node.address.host] = node
@@ -318,9 +326,8 @@ class Sim:
         return node
 
     def _introduce(self, node: SimNode, via: SimNode | None) -> None:
-        info = NodeInfo(name=f"node-{node.number}", addresses=(str(node.address),), mode="participant", software="sim")
         if node.speaks:
-            self.publish(node, Kind.NODE, "", info)
+            self.publish(node, Kind.NODE, "", self.describe(node))
         if via is not None and via is not node:
             self.tell(node, events.Discovered(via.address))
 
