@@ -33,16 +33,6 @@ BODY_BYTES_PER_S = 64 << 10
 _QUIET = frozenset((
     "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/api/status", "/api/mesh", "/api/models", "/api/events",
 ))  # fmt: skip
-        "/ready",
-        "/metrics",
-        "/docs",
-        "/openapi.json",
-        "/api/status",
-        "/api/mesh",
-        "/api/events",
-        "/api/models",
-    )
-)
 _KNOWN = _QUIET | {
     "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/api/ask", "/api/route",
     "/api/members", "/api/revoke", "/api/stop",

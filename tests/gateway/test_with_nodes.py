@@ -18,6 +18,7 @@ import pytest
 from atmo.client import SyncClient
 from tests.cluster import Cluster, atmo, eventually
 from tests.gateway.support import free_port
+from tests.inference.gguf_maker import song, write_parrot
 
 ROOT = Path(__file__).parents[2]
 ALL = """
@@ -28,6 +29,7 @@ model = "atmo-encoder"
 [[serve]]
 model = "atmo-tone"
 """
+SUNG = 1500  # tokens of a song that lasts long enough to lose its singer
 ASK: Any = [{"role": "user", "content": "What is Atmosphere?"}]
 
 
@@ -121,6 +123,46 @@ def test_another_node_answers_and_is_named(cluster: Cluster) -> None:
         raw = client.chat.completions.with_raw_response.create(model="atmo-nano", messages=ASK)
         assert raw.headers["x-atmo-node"] == "server"
         assert raw.parse().choices[0].message.content
+
+
+def test_a_stream_goes_on_when_the_node_that_writes_it_is_killed(cluster: Cluster) -> None:
+    """Not a token is lost or doubled, and the usage is right."""
+    parrot = write_parrot(cluster.folder / "parrot.gguf")
+    serve = f'[[serve]]\nmodel = "{parrot}"\n'
+    cluster.start("first", serve)
+    cluster.start("second", serve)
+    asker = cluster.start("asker", f'[[serve]]\nmodel = "atmo-tone"\n[gateway]\nport = {free_port()}\n')
+    cluster.together()
+    with openai.OpenAI(base_url=asker.status()["node"]["api"], api_key="none", max_retries=0) as client:
+        options: Any = {"include_usage": True}
+        stream = client.chat.completions.create(
+            model="parrot", messages=ASK, temperature=0, max_tokens=SUNG, stream=True, stream_options=options
+        )
+        text = ""
+        for chunk in stream:
+            text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+            if len(text) > 100 and len(cluster.pids) == 3:
+                cluster.kill(stream.response.headers["x-atmo-node"])
+            if chunk.choices and chunk.choices[0].finish_reason:
+                assert (chunk.model_extra or {})["atmo"] == {"resumed": 1, "other_model": False}
+    assert text == song(SUNG)
+    assert chunk.usage is not None
+    assert chunk.usage.completion_tokens == SUNG
+
+
+def test_a_client_that_leaves_frees_the_engines_slot(cluster: Cluster) -> None:
+    """It leaves in the middle of a long song; bench/gateway.py has the time that takes."""
+    parrot = write_parrot(cluster.folder / "parrot.gguf")
+    native = cluster.start("default", f'[[serve]]\nmodel = "{parrot}"\n[gateway]\nport = {free_port()}\n')
+    with openai.OpenAI(base_url=native.status()["node"]["api"], api_key="none", max_retries=0) as client:
+        stream = client.chat.completions.create(model="parrot", messages=ASK, temperature=0, stream=True)
+        for chunk in stream:
+            if chunk.choices[0].delta.content:
+                break
+        stream.close()
+        eventually(lambda: native.status()["capabilities"][0]["in_flight"] == 0, "the slot is free")
+        again = client.chat.completions.create(model="parrot", messages=ASK, temperature=0, max_tokens=3)
+        assert again.choices[0].message.content == song(3)
 
 
 def test_the_command_line_says_where_the_api_is(cluster: Cluster, environ: dict[str, str]) -> None:
