@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,12 @@ def test_a_stream_goes_on_when_the_node_that_writes_it_is_killed(cluster: Cluste
     assert chunk.usage.completion_tokens == SUNG
 
 
+def audited_codes(cluster: Cluster) -> list[str]:
+    file = cluster.folder / "home/nodes/default/audit.db"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        return [row[0] for row in database.execute("select code from requests")]
+
+
 def test_a_client_that_leaves_frees_the_engines_slot(cluster: Cluster) -> None:
     """It leaves in the middle of a long song; bench/gateway.py has the time that takes."""
     parrot = write_parrot(cluster.folder / "parrot.gguf")
@@ -161,6 +169,7 @@ def test_a_client_that_leaves_frees_the_engines_slot(cluster: Cluster) -> None:
                 break
         stream.close()
         eventually(lambda: native.status()["capabilities"][0]["in_flight"] == 0, "the slot is free")
+        assert eventually(lambda: audited_codes(cluster), "it is in the audit trail") == ["cancelled"], "not by its end"
         again = client.chat.completions.create(model="parrot", messages=ASK, temperature=0, max_tokens=3)
         assert again.choices[0].message.content == song(3)
 
