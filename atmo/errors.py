@@ -249,7 +249,7 @@ def by_code(code: str, message: str, *, hint: str = "", retry_after_s: float = 1
     """The error a peer or a worker reported by `code`; an unknown code becomes a plain `RequestError`."""
     kind = _BY_CODE.get(code, RequestError)
     if issubclass(kind, Overloaded):
-        return Overloaded(message, retry_after_s=retry_after_s, hint=hint)
+        return kind(message, retry_after_s=retry_after_s, hint=hint)
     return kind(message, hint=hint)
 
 

@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 
 from atmo.errors import AtmoError
-from bench import harness, processes, report
+from bench import harness, litellm, processes, report
 
 LAST_LINES = 8  # of each log of a scenario that failed
 
@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="small sizes, to see that it works; stored only with --output; targets do not count",
     )
+    parser.add_argument(
+        "--with-litellm", action="store_true", help="gateway: measure LiteLLM's proxy, too; it is installed for that"
+    )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where results go [bench/results]")
     return parser
 
@@ -60,6 +63,8 @@ def _list() -> int:
 
 
 def _run(chosen: list[str], arguments: argparse.Namespace) -> int:
+    if arguments.with_litellm:
+        os.environ[litellm.WANTED] = "1"
     folder = arguments.output or (None if arguments.quick else harness.RESULTS)
     out = Console(stderr=arguments.json, width=None if sys.stdout.isatty() else 170)
     results, failed = [], []

@@ -2,7 +2,7 @@
 
 `python -m bench.upstream direct` is a fake upstream: an HTTP server that answers every chat with the same bytes.
 `python -m bench.upstream node` is a node with a capability whose service says the same, at once. Both print one line of
-JSON with their port and end when their input does.
+JSON with their port and end when their input does. The node has a second capability, which never comes to an end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -26,7 +27,7 @@ from atmo.mesh.capability import Descriptor, Load
 from atmo.mesh.service import Answer, Question
 from atmo.node import Node
 
-MODEL = "upstream"
+MODEL, ENDLESS = "upstream", "endless"
 WORDS = 16
 _NO_LOAD = Load(f"atmo:chat:{MODEL}", 0, 64, 0, 0.001, 0.0, 0.0, True)
 
@@ -43,6 +44,20 @@ class AtOnce:
         return _NO_LOAD
 
 
+class Endless:
+    """A service that says a word and then works until it is told to stop; it tells the parent when that was."""
+
+    async def answer(self, question: Question) -> AsyncGenerator[Answer, None]:
+        try:
+            yield Piece(" word", (0,))
+            await asyncio.Event().wait()
+        finally:
+            _say({"freed_ns": time.monotonic_ns()})
+
+    def load(self) -> Load:
+        return msgspec.structs.replace(_NO_LOAD, capability=f"atmo:chat:{ENDLESS}")
+
+
 async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     """As little as an OpenAI-compatible server can do."""
     body = b""
@@ -51,6 +66,9 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
+    if scope["method"] != "POST":
+        await reply(send, 200, b"{}", [(b"content-type", b"application/json")])
+        return
     if not json.loads(body).get("stream"):
         await reply(send, 200, _WHOLE, [(b"content-type", b"application/json")])
         return
@@ -103,8 +121,10 @@ async def serve_node() -> None:
     node = Node(load({"serve": []}))
     await node.start()
     try:
-        descriptor = Descriptor(id=_NO_LOAD.capability, type="chat", description="Says a word.", model=MODEL)
-        node.mesh.offer(node._meaning.capability(descriptor), AtOnce())
+        for service in (AtOnce(), Endless()):
+            name = service.load().capability
+            descriptor = Descriptor(id=name, type="chat", description=f"Says a word: {name}.")
+            node.mesh.offer(node._meaning.capability(descriptor), service)
         assert node.gateway is not None
         _ready(int(node.gateway.url.rpartition(":")[2].partition("/")[0]))
         await _input_ended()
@@ -113,7 +133,10 @@ async def serve_node() -> None:
 
 
 def _ready(port: int) -> None:
-    told: dict[str, Any] = {"port": port, "pid": os.getpid()}
+    _say({"port": port, "pid": os.getpid()})
+
+
+def _say(told: dict[str, Any]) -> None:
     os.write(1, json.dumps(told).encode() + b"\n")
 
 

@@ -30,12 +30,12 @@ BODY_S = 15.0
 BODY_BYTES_PER_S = 64 << 10
 
 # Read all the time and of no interest afterwards.
-_QUIET = frozenset(
-    ("/health", "/ready", "/metrics", "/docs", "/openapi.json", "/api/status", "/api/mesh", "/api/models")
-)
+_QUIET = frozenset((
+    "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/api/status", "/api/mesh", "/api/models", "/api/events",
+))  # fmt: skip
 _KNOWN = _QUIET | {
     "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/api/ask", "/api/route",
-    "/api/members", "/api/revoke", "/api/stop", "/api/events",
+    "/api/members", "/api/revoke", "/api/stop",
 }  # fmt: skip
 _FAMILIES = {"/v1/models/": "/v1/models/{model}", "/api/requests/": "/api/requests/{id}"}
 

@@ -21,7 +21,8 @@ class Trace:
 
     id: what `x-request-id` says; given: it came from the client. mesh_id: of the request in the mesh, by which
     `atmo explain` finds the decision. asked: the model as the client named it, model: as the mesh calls what answered.
-    Times in seconds since the arrival.
+    retries: attempts that failed before a word; resumed: times the answer went on elsewhere after it had broken off;
+    other_model: with another model. Times in seconds since the arrival.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Trace:
     decision_s: float = 0.0
     retries: int = 0
     resumed: int = 0
+    other_model: bool = False
     prompt_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -64,9 +66,11 @@ class Trace:
             self.output_tokens += event["output_tokens"]
             self.local, self.node, self.capability = event["local"], event["node"], event["capability"]
         elif what == "retry":
-            self.retries += 1
-        elif what == "resumed":
-            self.resumed += 1
+            if event.get("resumed"):
+                self.resumed += 1
+                self.other_model = self.other_model or bool(event.get("other_model"))
+            else:
+                self.retries += 1
 
     def _routed(self, event: Json) -> None:
         """Where it goes, and why; again after each failed attempt."""
@@ -77,6 +81,11 @@ class Trace:
             self.mesh_id = event["request_id"]
             if not self.given:
                 self.id = self.mesh_id
+
+    @property
+    def moved(self) -> Json:
+        """What a client is told of an answer that did not come from one place; empty for all others."""
+        return {"resumed": self.resumed, "other_model": self.other_model} if self.resumed else {}
 
     @property
     def model(self) -> str:

@@ -49,7 +49,7 @@ def done(finish: str = "stop", *, node: str = "office", capability: str = "atmo:
     return {"event": "done", "node": node, "capability": capability, "local": False, "finish": finish, **counted}
 
 
-HELLO = [route(), text("Hello"), text(" there"), text("."), done()]
+HELLO: list[Json] = [route(), text("Hello"), text(" there"), text("."), done()]
 
 
 @contextmanager
@@ -62,12 +62,16 @@ def world() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder)
 
 
+def _hello() -> list[Json | AtmoError]:
+    return list(HELLO)
+
+
 @dataclass
 class PlayedNode:
     """Answers every request with `plays`: a list of events, AtmoErrors among them are raised; or with what a function
     makes of the task. It remembers what it was asked."""
 
-    plays: list[Json | AtmoError] | Callable[[Task], AsyncIterator[Json]] = field(default_factory=lambda: list(HELLO))
+    plays: list[Json | AtmoError] | Callable[[Task], AsyncIterator[Json]] = field(default_factory=_hello)
     served: tuple[tuple[str, str], ...] = (("atmo:chat:qwen", "qwen2.5-7b"), ("atmo:embedding:minilm", "minilm-l6"))
     wishes: list[RouteRequest] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
@@ -84,6 +88,9 @@ class PlayedNode:
 
     def models_view(self) -> Json:
         return {"served": [{"id": one, "model": model, "nodes": ["office"]} for one, model in self.served]}
+
+    async def events(self, since: int, *, follow: bool) -> AsyncGenerator[Json, None]:
+        yield {"event": "note", "number": since}
 
     def members_view(self) -> Json:
         return {"members": []}
@@ -132,7 +139,7 @@ class PlayedNode:
 
     def forget(self) -> None:
         """Be as new."""
-        self.plays = list(HELLO)
+        self.plays = _hello()
         for heard in (self.wishes, self.tasks, self.timeouts_s):
             heard.clear()
 

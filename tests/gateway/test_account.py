@@ -71,7 +71,7 @@ def test_prometheus_reads_what_happened(api: Api) -> None:
 
 def test_retries_and_rescues_are_counted(api: Api) -> None:
     again = {"event": "retry", "because": "It died."}
-    moved = {"event": "resumed", "because": "It died."}
+    moved = {"event": "retry", "because": "It died.", "resumed": True, "other_model": False}
     api.node.plays = [route(), again, route("cellar"), text("Hel"), moved, text("lo"), done(node="cellar")]
     assert http(api, "POST", "/v1/chat/completions", CHAT).status == 200
     seen = scraped(api)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atmo.config import load
 from atmo.errors import ConfigError, RateLimited, UsageError
 from atmo.gateway.api_keys import ApiKey, KeyFile
 from atmo.gateway.quotas import Quotas
+from atmo.generation import Task
 from tests.cluster import atmo, eventually
-from tests.gateway.support import CHAT, Api, PlayedNode, http, serving, world
+from tests.gateway.support import CHAT, Api, Json, PlayedNode, done, http, route, serving, text, world
 
 
 @pytest.fixture
@@ -72,14 +78,9 @@ def test_a_key_asks_as_often_as_it_may_and_is_told_when_to_come_again(api: Api) 
 
 
 def test_a_key_asks_as_much_at_once_as_it_may(environ: dict[str, str]) -> None:
-    import asyncio
-
-    from atmo.generation import Task
-    from tests.gateway.support import done, route, text
-
     go_on = asyncio.Event()
 
-    async def waits(task: Task):  # type: ignore[no-untyped-def]
+    async def waits(task: Task) -> AsyncIterator[Json]:
         yield route()
         yield text("Hel")
         await go_on.wait()
@@ -89,8 +90,8 @@ def test_a_key_asks_as_much_at_once_as_it_may(environ: dict[str, str]) -> None:
         key = make(api, at_once=1)
         eventually(lambda: http(api, "GET", "/v1/models").status == 401, "the key is known")
         with api.client(key) as client:
-            messages = [{"role": "user", "content": "x"}]
-            stream = client.chat.completions.create(model="qwen", messages=messages, stream=True)  # type: ignore[call-overload]
+            messages: Any = [{"role": "user", "content": "x"}]
+            stream = client.chat.completions.create(model="qwen", messages=messages, stream=True)
             next(stream)
             with pytest.raises(openai.RateLimitError, match="may ask 1 at once"):
                 client.models.list()
@@ -115,8 +116,6 @@ def test_a_key_for_some_models_gets_no_other(api: Api) -> None:
 
 
 def test_the_command_line_makes_lists_and_revokes_keys(environ: dict[str, str]) -> None:
-    from pathlib import Path
-
     made = atmo("keys", "create", "--name", "app", "--per-minute", "60", "--model", "qwen", "--json").json
     assert made["key"].startswith("sk-atmo-")
     file = Path(environ["ATMO_HOME"]) / "api-keys.json"
@@ -137,8 +136,6 @@ def test_the_command_line_makes_lists_and_revokes_keys(environ: dict[str, str]) 
 
 def test_a_damaged_key_file_stops_the_start_and_opens_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with world() as environ:
-        from atmo.config import load
-
         file = KeyFile(load(environ=environ).api_keys)
         file.create(1e9, "", 0, 0, ())
         with serving(environ) as api:
@@ -153,9 +150,6 @@ def test_a_damaged_key_file_stops_the_start_and_opens_nothing(capsys: pytest.Cap
 
 
 def test_two_writers_lose_no_key(environ: dict[str, str]) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-    from pathlib import Path
-
     file = KeyFile(Path(environ["ATMO_HOME"]) / "api-keys.json")
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: file.create(1e9, f"key-{number}", 0, 0, ()), range(20)))

@@ -396,10 +396,18 @@ def test_an_error_in_mid_stream_is_the_last_event(api: Api, client: openai.OpenA
 
 
 def test_an_answer_that_moved_to_another_node_is_whole(api: Api, client: openai.OpenAI) -> None:
-    moved = {"event": "resumed", "because": "office is gone."}
+    """And says so, in the last chunk or in the reply."""
+    moved = {"event": "retry", "because": "office is gone.", "resumed": True, "other_model": True}
     plays(api, route(), text("Hel"), moved, route("cellar"), text("lo."), done(node="cellar"))
     chunks = list(client.chat.completions.create(model="qwen", messages=SAY_HI, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello."
+    assert (chunks[-1].model_extra or {})["atmo"] == {"resumed": 1, "other_model": True}
+    assert "atmo" not in (chunks[1].model_extra or {})
+    whole = client.chat.completions.with_raw_response.create(model="qwen", messages=SAY_HI)
+    assert whole.headers["x-atmo-node"] == "cellar"
+    answer = whole.parse()
+    assert answer.choices[0].message.content == "Hello."
+    assert (answer.model_extra or {})["atmo"] == {"resumed": 1, "other_model": True}
 
 
 def test_a_classifier_answers_with_its_likeliest_label(api: Api, client: openai.OpenAI) -> None:

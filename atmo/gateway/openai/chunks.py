@@ -40,15 +40,15 @@ class ChatChunks:
         self._before = b"data: " + plain[: plain.rindex(b"[]}")] + b'[{"index":'
         self._begun: set[int] = set()
 
-    def of(self, index: int, event: Json) -> bytes:
-        """The chunks that an event becomes; nothing for most kinds of event."""
+    def of(self, index: int, event: Json, moved: Json) -> bytes:
+        """The chunks that an event becomes; nothing for most kinds of event. moved: for the last one."""
         what = event["event"]
         if what == "text":
             return self._begin(index) + self._text(index, event)
         if what == "labels":
             return self._begin(index) + self._text(index, {"text": label_text(event)})
         if what == "done":
-            return self._begin(index) + self._chunk(index, {}, finish=event["finish"])
+            return self._begin(index) + self._chunk(index, {}, finish=event["finish"], moved=moved)
         return b""
 
     def explained(self, explanation: Json) -> bytes:
@@ -77,9 +77,14 @@ class ChatChunks:
             delta["tool_calls"] = [_call(call) for call in calls]
         return self._chunk(index, delta, scores=chat_scores(scores) if scores else None)
 
-    def _chunk(self, index: int, delta: Json, *, finish: str | None = None, scores: Any = None) -> bytes:
+    def _chunk(
+        self, index: int, delta: Json, *, finish: str | None = None, scores: Any = None, moved: Json | None = None
+    ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": scores, "finish_reason": finish}
-        return sse({**self._head, "choices": [choice]})
+        return self._of_choice(choice, moved)
+
+    def _of_choice(self, choice: Json, moved: Json | None) -> bytes:
+        return sse({**self._head, "choices": [choice], **({"atmo": moved} if moved else {})})
 
 
 class TextChunks(ChatChunks):
@@ -107,12 +112,15 @@ class TextChunks(ChatChunks):
         self._offsets[index] += len(event["text"])
         return self._piece(index, event["text"], scores=scores)
 
-    def _chunk(self, index: int, delta: Json, *, finish: str | None = None, scores: Any = None) -> bytes:
-        return self._piece(index, "", finish=finish, scores=scores)
+    def _chunk(
+        self, index: int, delta: Json, *, finish: str | None = None, scores: Any = None, moved: Json | None = None
+    ) -> bytes:
+        return self._piece(index, "", finish=finish, scores=scores, moved=moved)
 
-    def _piece(self, index: int, text: str, *, finish: str | None = None, scores: Any = None) -> bytes:
-        choice = {"index": index, "text": text, "logprobs": scores, "finish_reason": finish}
-        return sse({**self._head, "choices": [choice]})
+    def _piece(
+        self, index: int, text: str, *, finish: str | None = None, scores: Any = None, moved: Json | None = None
+    ) -> bytes:
+        return self._of_choice({"index": index, "text": text, "logprobs": scores, "finish_reason": finish}, moved)
 
 
 def _call(delta: Json) -> Json:

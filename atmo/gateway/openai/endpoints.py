@@ -125,10 +125,10 @@ class Endpoints:
         )
 
     def _explanation(self, trace: Trace, work: Work) -> Json | msgspec.UnsetType:
-        """What a client that asked for it is told of the decision."""
-        if not work.explain or not trace.mesh_id:
-            return msgspec.UNSET
-        return {"decision": self._node.explained(trace.mesh_id)}
+        """What a client is told of the decision, if it asked for that, and of an answer that moved."""
+        asked = work.explain and trace.mesh_id
+        told = {**({"decision": self._node.explained(trace.mesh_id)} if asked else {}), **trace.moved}
+        return told or msgspec.UNSET
 
     async def _gather(self, trace: Trace, work: Work) -> list[Gathered]:
         gathered = [Gathered() for _ in work.tasks]
@@ -176,7 +176,7 @@ class Endpoints:
                         told = self._explanation(trace, work)
                         if isinstance(told, dict):
                             await _send_chunk(send, chunks.explained(told))
-                    if chunk := chunks.of(index, event):
+                    if chunk := chunks.of(index, event, trace.moved):
                         await _send_chunk(send, chunk)
         except AtmoError as error:
             clear = catalogue.clearer(error, self._node, work)
