@@ -137,6 +137,10 @@ class Supervisor:
         async with self._used() as life:
             return await life.classify(text)
 
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        async with self._used() as life:
+            return await life.classify_image(image)
+
     async def count_tokens(self, text: str) -> int:
         async with self._used() as life:
             return await life.count_tokens(text)
@@ -185,7 +189,9 @@ class Supervisor:
             return self._life
         if self.state == "failed" and self._trouble is not None:
             raise EngineUnavailable(self._trouble.message, hint=self._trouble.hint)
-        what = {"loading": "is still loading", "down": "died and is being restarted", "unloaded": "is unloaded"}.get(self.state, "is not running")
+        what = {"loading": "is still loading", "down": "died and is being restarted", "unloaded": "is unloaded"}.get(
+            self.state, "is not running"
+        )
         raise EngineUnavailable(f"{self.spec.name} {what}.", hint="Try again in a moment.")
 
     async def _run(self) -> None:
