@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 64  # pixels
+SIDE = 48  # pixels
 SHAPES = ("circle", "square", "triangle", "cross")
 COLOURS = {
     "red": (0.86, 0.12, 0.12),
@@ -16,7 +16,7 @@ COLOURS = {
     "white": (0.96, 0.96, 0.96),
 }
 LABELS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
-_FINER = 3  # drawn at three times the size and averaged: smooth edges
+_FINER = 2  # drawn at twice the size and averaged: smooth edges
 
 
 def draw(label: str, rng: np.random.Generator) -> NDArray[np.float32]:
