@@ -47,7 +47,9 @@ def spec(folder: Path) -> ModelSpec:
 
 @pytest.mark.asyncio
 async def test_it_tells_shapes_and_colours_apart() -> None:
-    asked = [(shape, colour) for shape in ("circle", "square", "triangle", "cross") for colour in ("red", "blue", "yellow")]
+    asked = [
+        (shape, colour) for shape in ("circle", "square", "triangle", "cross") for colour in ("red", "blue", "yellow")
+    ]
     async with running(spec(SHAPES)) as supervisor:
         right = 0
         for shape, colour in asked:
@@ -146,7 +148,11 @@ def test_files_that_do_not_go_together_are_refused(copy: Path, tmp_path: Path) -
     with pytest.raises(ModelNotFound, match="lacks"):
         ImageClassifier.load(copy)
     card = json.loads((SHAPES / "vision.json").read_text())
-    for change, what in (({"labels": ["one"]}, "names 1 labels and gives 24"), ({"side": 7}, "does not take|gives"), ({"side": 0}, "no usable size")):
+    for change, what in (
+        ({"labels": ["one"]}, "names 1 labels and gives 24"),
+        ({"side": 7}, "does not take|gives"),
+        ({"side": 0}, "no usable size"),
+    ):
         shutil.copy(SHAPES / "model.onnx", copy / "model.onnx")
         (copy / "vision.json").write_text(json.dumps({**card, **change}))
         with pytest.raises(ModelInvalid, match=what):
