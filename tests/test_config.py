@@ -68,7 +68,7 @@ def test_each_serve_table_is_a_capability(environ: dict[str, str]) -> None:
         ("serve = 3", "must be a table"),
         ("[inference]\nslots = 0", "too small"),
         ("node = {", "not valid TOML"),
-        ("[[runtimes]]\nurl = 3", "runtimes[...].url: expected `str`"),
+        ("[[runtimes]]\nurl = 3", "runtimes[0].url: expected `str`"),
         ("[[runtimes]]\nulr = 'x'", "Did you mean 'url'"),
         ("[[runtimes]]\nkind = 'olama'", "Did you mean 'ollama'"),
         ("[[runtimes]]\nkind = 'ollama'", "has no url"),

@@ -138,7 +138,7 @@ class ClassIndex(Columns):
 GENERAL = ("scope", "general")
 """The label of a chat capability that takes whatever no other capability fits."""
 ELSEWHERE = ("hosting", "elsewhere")
-"""The label of a capability that its node has run by a server on another machine: what is asked of it leaves the node."""
+"""The label of a capability that a server on another machine runs for its node: what is asked of it leaves the node."""
 
 
 def names_of(descriptor: Descriptor) -> set[str]:
