@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import itertools
 import json
 import shutil
 import struct
@@ -15,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from atmo.config import load
 from atmo.errors import AtmoError, ModelInvalid, ModelNotFound, UsageError
+from atmo.gateway.app import RouteRequest
 from atmo.generation import Task, Turn
 from atmo.inference.engine import ModelSpec
 from atmo.inference.vision import ImageClassifier, pixels
@@ -47,9 +50,7 @@ def spec(folder: Path) -> ModelSpec:
 
 @pytest.mark.asyncio
 async def test_it_tells_shapes_and_colours_apart() -> None:
-    asked = [
-        (shape, colour) for shape in ("circle", "square", "triangle", "cross") for colour in ("red", "blue", "yellow")
-    ]
+    asked = list(itertools.product(("circle", "square", "triangle", "cross"), ("red", "blue", "yellow")))
     async with running(spec(SHAPES)) as supervisor:
         right = 0
         for shape, colour in asked:
@@ -114,8 +115,6 @@ def copy(tmp_path: Path) -> Path:
 
 def describe_again(folder: Path) -> None:
     """Make the card describe the model's file as it is: what is tested is onnxruntime, not the checksum."""
-    import hashlib
-
     card = json.loads((folder / "vision.json").read_text())
     data = (folder / "model.onnx").read_bytes()
     card["files"]["model.onnx"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -148,11 +147,12 @@ def test_files_that_do_not_go_together_are_refused(copy: Path, tmp_path: Path) -
     with pytest.raises(ModelNotFound, match="lacks"):
         ImageClassifier.load(copy)
     card = json.loads((SHAPES / "vision.json").read_text())
-    for change, what in (
+    changes: list[tuple[dict[str, object], str]] = [
         ({"labels": ["one"]}, "names 1 labels and gives 24"),
         ({"side": 7}, "does not take|gives"),
         ({"side": 0}, "no usable size"),
-    ):
+    ]
+    for change, what in changes:
         shutil.copy(SHAPES / "model.onnx", copy / "model.onnx")
         (copy / "vision.json").write_text(json.dumps({**card, **change}))
         with pytest.raises(ModelInvalid, match=what):
@@ -167,8 +167,6 @@ async def test_a_node_serves_it_as_a_capability(environ: dict[str, str]) -> None
     await node.start()
     try:
         await node.settled()
-        from atmo.gateway.app import RouteRequest
-
         wish = RouteRequest(text="Which shape is this?", type="vision")
         task = Task((Turn("user", "Which shape is this?", images=(picture("circle", "red"),)),))
         events = [event async for event in node.answer(wish, task, 20.0)]
