@@ -17,7 +17,7 @@ from atmo.clock import SystemClock
 from atmo.config import load
 from atmo.errors import EngineUnavailable, NoRoute
 from atmo.gateway.app import AskRequest, RouteRequest
-from atmo.generation import Finish, Form, Piece, Sampling, Task, Turn
+from atmo.generation import Finish, Form, Piece, Prefix, Sampling, Task, Turn
 from atmo.inference.engine import EngineEvent, ModelSpec
 from atmo.inference.engines import installed_llama_engines
 from atmo.inference.engines.http_upstream import Access
@@ -97,6 +97,9 @@ async def test_a_real_server_is_found_asked_and_left(tmp_path: Path) -> None:
         assert finish.prompt_tokens > 4
         raw, _ = await _heard(remote, Task((Turn("user", "xabc"),), Sampling(max_tokens=3), Form(raw=True)))
         assert "".join(piece.text for piece in raw) == "def"
+        begun = Task(sung.turns, Sampling(max_tokens=3), prefix=Prefix("", (), "abc"))
+        rest, _ = await _heard(remote, begun)
+        assert "".join(piece.text for piece in rest) == "def", "an answer that was begun is gone on with"
         schema = Form(schema=json.dumps({"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 2}))
         held, _ = await _heard(remote, Task((Turn("user", "x"),), Sampling(max_tokens=200), schema))
         assert json.loads("".join(piece.text for piece in held)) == [1, 1]
