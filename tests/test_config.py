@@ -68,6 +68,14 @@ def test_each_serve_table_is_a_capability(environ: dict[str, str]) -> None:
         ("serve = 3", "must be a table"),
         ("[inference]\nslots = 0", "too small"),
         ("node = {", "not valid TOML"),
+        ("[[runtimes]]\nurl = 3", "runtimes[0].url: expected `str`"),
+        ("[[runtimes]]\nulr = 'x'", "Did you mean 'url'"),
+        ("[[runtimes]]\nkind = 'olama'", "Did you mean 'ollama'"),
+        ("[[runtimes]]\nkind = 'ollama'", "has no url"),
+        ("[[runtimes]]\nkind = 'openai'", "names no models"),
+        ("[[runtimes]]\nurl = 'localhost:8000'", "is not the address of a server"),
+        ("[[runtimes]]\nurl = 'http://x'\nkey_env = 'A'\nkey_file = 'b'", "both key_env and key_file"),
+        ("[inference]\nidle_unload_s = -1", "too small"),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_its_remedy(environ: dict[str, str], text: str, says: str) -> None:
@@ -91,6 +99,19 @@ def test_a_mistake_in_the_file_is_named_with_its_remedy(environ: dict[str, str],
 def test_a_mistake_in_the_environment_is_named(environ: dict[str, str], variable: str, value: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load(environ=environ | {variable: value})
+
+
+def test_a_service_in_the_cloud_needs_a_name_only_and_has_its_key_in_the_usual_place(environ: dict[str, str]) -> None:
+    write(
+        environ,
+        "[[runtimes]]\nkind = 'anthropic'\nmodels = ['m']\n"
+        "[[runtimes]]\nurl = 'http://10.0.0.7:8000'\n"
+        "[[runtimes]]\nkind = 'openai'\nmodels = ['m']\nkey_file = '~/key'\n",
+    )
+    anthropic, other, openai = load(environ=environ).runtimes
+    assert (anthropic.address, anthropic.key) == ("https://api.anthropic.com/v1", "env:ANTHROPIC_API_KEY")
+    assert (other.address, other.key, other.kind) == ("http://10.0.0.7:8000", "", "auto")
+    assert (openai.address, openai.key) == ("https://api.openai.com/v1", "file:~/key")
 
 
 def test_a_configuration_cannot_be_changed(environ: dict[str, str]) -> None:

@@ -77,7 +77,7 @@ def _qr(text: str) -> str:
 def join(token: str, home: str | None, *, as_json: bool) -> None:
     config = _with_no_node_running(home)
     joined = membership.join(config, token, time.time())
-    mesh = format_peer(joined.terms.mesh)  # type: ignore[arg-type]
+    mesh = format_peer(joined.terms.mesh)
     if as_json:
         output.print_json({"mesh": mesh, "addresses": joined.addresses})
     else:

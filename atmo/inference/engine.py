@@ -78,6 +78,9 @@ class Engine(Protocol):
     async def classify(self, text: str) -> list[tuple[str, float]]:
         """All labels with their probabilities, the likeliest first."""
 
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        """All labels of a PNG or JPEG file with their probabilities, the likeliest first."""
+
     async def count_tokens(self, text: str) -> int:
         """Tokens of plain text, without any chat template."""
 
@@ -90,8 +93,8 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Told by the supervisor: state is `loading`, `ready`, `unloaded` (until it is wanted), `down` (will be restarted) or
-    `failed` (will not)."""
+    """Told by the supervisor: state is `loading`, `ready`, `unloaded` (until it is wanted), `down` (will be restarted)
+    or `failed` (will not)."""
 
     state: str
     detail: str = ""

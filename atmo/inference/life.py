@@ -29,6 +29,7 @@ from atmo.inference.protocol import (
     FromWorker,
     Labels,
     Load,
+    Look,
     Ping,
     Pong,
     Ready,
@@ -118,6 +119,9 @@ class Life:
     async def classify(self, text: str) -> list[tuple[str, float]]:
         return (await self._ask(lambda number: Classify(number, text), Labels)).labels
 
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        return (await self._ask(lambda number: Look(number, image), Labels)).labels
+
     async def count_tokens(self, text: str) -> int:
         return (await self._ask(lambda number: Count(number, text), Counted)).tokens
 
@@ -146,7 +150,7 @@ class Life:
             self.worker.kill()
             await self.dead
 
-    async def _ask(self, frame: Callable[[int], Embed | Classify | Count], kind: type[_Expected]) -> _Expected:
+    async def _ask(self, frame: Callable[[int], Embed | Classify | Look | Count], kind: type[_Expected]) -> _Expected:
         request_id, queue = self._open()
         answered = False
         try:

@@ -41,6 +41,11 @@ class Classify(msgspec.Struct, frozen=True, tag="classify"):
     text: str
 
 
+class Look(msgspec.Struct, frozen=True, tag="look"):
+    id: int
+    image: bytes
+
+
 class Count(msgspec.Struct, frozen=True, tag="count"):
     id: int
     text: str
@@ -104,7 +109,7 @@ class Pong(msgspec.Struct, frozen=True, tag="pong"):
     cpu_s: float
 
 
-ToWorker: TypeAlias = Load | Chat | Embed | Classify | Count | Cancel | Ping | Bye
+ToWorker: TypeAlias = Load | Chat | Embed | Classify | Look | Count | Cancel | Ping | Bye
 FromWorker: TypeAlias = Ready | Said | Done | Vectors | Labels | Counted | Failed | Pong
 Frame: TypeAlias = ToWorker | FromWorker
 

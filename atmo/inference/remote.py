@@ -69,6 +69,9 @@ class RemoteModel:
     async def classify(self, text: str) -> list[tuple[str, float]]:
         raise UsageError(f"{self.spec.name} has no labels.", hint="Ask a classification model.")
 
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        raise UsageError(f"{self.spec.name} does not classify images.", hint="Ask a vision model.")
+
     async def count_tokens(self, text: str) -> int:
         """An estimate: servers do not say how they would cut a text."""
         return math.ceil(len(text) / _CHARS_PER_TOKEN)

@@ -137,6 +137,10 @@ class Supervisor:
         async with self._used() as life:
             return await life.classify(text)
 
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        async with self._used() as life:
+            return await life.classify_image(image)
+
     async def count_tokens(self, text: str) -> int:
         async with self._used() as life:
             return await life.count_tokens(text)

@@ -36,6 +36,7 @@ from atmo.inference.protocol import (
     Frame,
     Labels,
     Load,
+    Look,
     Ping,
     Pong,
     Ready,
@@ -98,7 +99,7 @@ class Worker:
         _leave_folder(frame.socket_folder)
         self._send(Ready(self._engine.facts))
 
-    async def _serve(self, frame: Chat | Embed | Classify | Count) -> None:
+    async def _serve(self, frame: Chat | Embed | Classify | Look | Count) -> None:
         if self._engine is None:
             raise InferenceError("No model is loaded yet.")
         if isinstance(frame, Chat):
@@ -107,6 +108,8 @@ class Worker:
             self._send(Vectors(frame.id, await self._engine.embed(frame.texts)))
         elif isinstance(frame, Classify):
             self._send(Labels(frame.id, await self._engine.classify(frame.text)))
+        elif isinstance(frame, Look):
+            self._send(Labels(frame.id, await self._engine.classify_image(frame.image)))
         else:
             self._send(Counted(frame.id, await self._engine.count_tokens(frame.text)))
 

@@ -24,7 +24,7 @@ MAX_TEXT_CHARS = 2000
 ClassKey = NewType("ClassKey", bytes)
 """First 16 bytes of SHA-256 over the encoded capability: equal for nodes that offer the same."""
 
-CHAT, EMBEDDING, CLASSIFICATION = "chat", "embedding", "classification"
+CHAT, EMBEDDING, CLASSIFICATION, VISION = "chat", "embedding", "classification", "vision"
 
 Paragraph = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 View = Annotated[bytes, Meta(min_length=EMBEDDING_DIM, max_length=EMBEDDING_DIM)]
@@ -33,8 +33,8 @@ View = Annotated[bytes, Meta(min_length=EMBEDDING_DIM, max_length=EMBEDDING_DIM)
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One capability in words and numbers. Empty or zero means: does not apply or is not known.
 
-    id: `atmo:<type>:<name>`; type: `chat`, `embedding`, `classification`, ...; root: hex SHA-256 of the model's
-    content; context: tokens; parameters: count; strength: 0 (toy) to 1 (best there is); price: US dollars for a
+    id: `atmo:<type>:<name>`; type: `chat`, `embedding`, `classification`, `vision`, ...; root: hex SHA-256 of the
+    model's content; context: tokens; parameters: count; strength: 0 (toy) to 1 (best there is); price: US dollars for a
     million output tokens; energy: `A` (frugal) to `G`; labels: what the capability may be used for, as pairs.
     """
 

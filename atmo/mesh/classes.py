@@ -137,6 +137,8 @@ class ClassIndex(Columns):
 
 GENERAL = ("scope", "general")
 """The label of a chat capability that takes whatever no other capability fits."""
+ELSEWHERE = ("hosting", "elsewhere")
+"""The label of a capability that a server on another machine runs for its node: what is asked of it leaves the node."""
 
 
 def names_of(descriptor: Descriptor) -> set[str]:

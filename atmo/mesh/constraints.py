@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atmo.ids import parse_peer, short
+from atmo.mesh.classes import ELSEWHERE
 from atmo.mesh.reasons import Reason
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.versions import satisfies
@@ -28,7 +29,8 @@ Bits = NDArray[np.int64]
 class Constraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the caller insists on; None or empty means no condition.
 
-    data_residency: the node must carry the label `residency=` with one of these values; local_only: this node alone;
+    data_residency: the node must carry the label `residency=` with one of these values, and so must a capability that
+    the node has run by somebody else; local_only: this node alone, and nobody else for it;
     max_cost: US dollars for the whole answer; max_latency_ms: expected time until the answer is complete;
     latency_critical: speed counts more than strength and price (a wish, it excludes nobody); min_tps: tokens a second
     for this request; max_load: requests in flight per slot; min_context: tokens; labels: `key=value` pairs that node or
@@ -89,8 +91,20 @@ def class_bits(table: RoutingTable, query: Query) -> Bits:
         for klass, capability in classes.capability.items():
             if not satisfies(capability.descriptor.version, wanted.version):
                 bits[klass] |= Reason.VERSION
+    if wanted.local_only or wanted.data_residency:
+        _elsewhere_bits(table, wanted, bits)
     bits[~classes.present[:n]] = -1
     return bits
+
+
+def _elsewhere_bits(table: RoutingTable, wanted: Constraints, bits: Bits) -> None:
+    """What a node has run by a server on another machine leaves the node, whatever the node's own labels say."""
+    homes = {("residency", home) for home in wanted.data_residency}
+    for klass, labels in table.classes.labels.items():
+        if ELSEWHERE in labels and wanted.local_only:
+            bits[klass] |= Reason.LOCAL_ONLY
+        if ELSEWHERE in labels and homes and not homes & labels:
+            bits[klass] |= Reason.RESIDENCY
 
 
 def row_bits(table: RoutingTable, query: Query, rows: NDArray[np.int32], now: float) -> Bits:

@@ -15,7 +15,8 @@ from atmo.models.gguf import GgufInfo, read_gguf
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model that can be loaded here. kind: `gguf`, `encoder` or `classifier`; type: what it does, as in capabilities.
+    """A model that can be loaded here. kind: `gguf`, `encoder`, `classifier` or `vision`; type: what it does, as in
+    capabilities.
 
     size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told, unless
     the configuration says it better.
@@ -60,12 +61,18 @@ _TONE_EXAMPLES = (
     "Classify the sentiment of this customer message",
     "What is the tone of this feedback?",
 )
+_SHAPES = (
+    "Image classification, a small demonstration: says which shape (circle, square, triangle, cross) in which colour "
+    "is in a picture."
+)
+_SHAPES_EXAMPLES = ("What shape is in this picture?", "Classify this image", "Which colour is the shape in the image?")
 
 
 def embedded_models() -> list[LocalModel]:
     """What the wheel ships: usable at once, without a network."""
     assets = Path(str(files("atmo"))) / "assets"
     nano, encoder, tone = assets / "nano" / "atmo-nano.gguf", assets / "encoder", assets / "tone"
+    shapes = assets / "shapes"
     return [
         LocalModel("atmo-nano", "gguf", "chat", nano, _size(nano), _NANO, _NANO_EXAMPLES, 0.05, "1", True, _info(nano)),
         LocalModel(
@@ -74,6 +81,7 @@ def embedded_models() -> list[LocalModel]:
         LocalModel(
             "atmo-tone", "classifier", "classification", tone, _size(tone), _TONE, _TONE_EXAMPLES, 0.3, "1", True
         ),
+        LocalModel("atmo-shapes", "vision", "vision", shapes, _size(shapes), _SHAPES, _SHAPES_EXAMPLES, 0.1, "1", True),
     ]
 
 

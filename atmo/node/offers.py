@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from atmo.config import Config, ServeSection
 from atmo.errors import ConfigError
 from atmo.inference.engine import ModelSpec
-from atmo.mesh.capability import CHAT, MAX_EXAMPLES, MAX_TEXT_CHARS, Descriptor
+from atmo.mesh.capability import CHAT, MAX_EXAMPLES, MAX_TEXT_CHARS, VISION, Descriptor
 from atmo.mesh.classes import GENERAL
 from atmo.models.library import LocalModel, find_model
 
@@ -78,6 +78,7 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
         model=model.name,
         version=section.version or model.version,
         context=context,
+        modalities=("image",) if kind == VISION else ("text",),
         quantisation=info.quantisation if info else "",
         parameters=info.parameters if info else 0,
         strength=section.strength if section.strength >= 0 else model.strength,

@@ -18,14 +18,13 @@ from atmo.inference.engines.http_upstream import Access
 from atmo.inference.hosts import REMOTE
 from atmo.inference.runtimes import Place, RuntimeWatch, Seen, usual_places
 from atmo.mesh.capability import CHAT, EMBEDDING, Descriptor
-from atmo.mesh.classes import GENERAL
+from atmo.mesh.classes import ELSEWHERE, GENERAL
 from atmo.models.library import strength_of
 from atmo.node.offers import Offer, slug
 from atmo.problems import Problem
 
 log = structlog.get_logger("atmo.runtimes")
 
-_CLOUD = ("hosting", "cloud")  # so that a constraint can keep a request on machines of one's own
 _CLOUD_STRENGTH = 0.9  # a guess: who pays for a model pays for a good one
 _UNKNOWN_STRENGTH = 0.4  # a guess, for names that tell no size
 _KINDS = {"ollama": "Ollama", "openai": "an OpenAI-compatible server", "anthropic": "Anthropic"}
@@ -149,7 +148,7 @@ def remote_offer(place: Place, section: RuntimeSection, kind: str, model: FoundM
     if what == CHAT:
         labels.setdefault(*GENERAL)
     if not place.access.is_local:
-        labels.setdefault(*_CLOUD)
+        labels |= dict([ELSEWHERE])  # no setting may hide that prompts leave this machine
     descriptor = Descriptor(
         id=f"atmo:{what}:{slug(model.name)}",
         type=what,

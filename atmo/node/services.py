@@ -20,7 +20,7 @@ from atmo.inference.admission import Admission, Admit, Refuse
 from atmo.inference.engine import EngineEvent
 from atmo.inference.hosts import REMOTE, open_host
 from atmo.inference.supervisor import SupervisorSettings
-from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, Descriptor, Load
+from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, VISION, Descriptor, Load
 from atmo.mesh.service import Answer, Labels, Question, Vector
 from atmo.models.roots import root_of
 from atmo.node.offers import Offer
@@ -66,6 +66,7 @@ class EngineService:
             CHAT: self._chat,
             EMBEDDING: self._embed,
             CLASSIFICATION: self._classify,
+            VISION: self._look,
         }
 
     @property
@@ -231,6 +232,14 @@ class EngineService:
         text = question.task.turns[-1].content
         yield Labels(tuple(await self._engine.classify(text)))
         yield Finish(reason="stop", prompt_tokens=await self._engine.count_tokens(text))
+
+    async def _look(self, question: Question) -> AsyncGenerator[Answer, None]:
+        """Labels of the last turn's first image."""
+        images = question.task.turns[-1].images
+        if not images:
+            raise UsageError("There is no image to look at.", hint="Send a PNG or JPEG with the question.")
+        yield Labels(tuple(await self._engine.classify_image(images[0])))
+        yield Finish(reason="stop")
 
     def _learnt(self, item: Finish, queue_s: float, service_s: float) -> Finish:
         self._service_s = _average(self._service_s, service_s)

@@ -225,7 +225,7 @@ async def test_a_call_is_gone_on_with_in_the_middle(engine: str, parrot: Path) -
     form = Form(tools=TOOLS, tool_choice="get_weather")
     async with running(gguf_spec(parrot, engine)) as supervisor:
         whole, _ = await answer(supervisor, formed(form))
-        written, ids = "", []
+        written, ids = "", list[int]()
         for piece in whole[:-12]:
             written, ids = written + (piece.raw or piece.text), [*ids, *piece.token_ids]
         begun = structs.replace(formed(form), prefix=Prefix("", tuple(ids), written))

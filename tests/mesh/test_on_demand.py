@@ -57,7 +57,14 @@ class Village:
         credential = issue_credential(ROOT, identity, curve, wall_s=clock.wall())
         transport = MemoryTransport(self.network, identity.public, credential, MESH, clock)
         node = MeshNode(
-            identity=identity, mesh=MESH, generation=1, transport=transport, clock=clock, rng=Random(1), sizes=SIZES
+            identity=identity,
+            certificate=credential.certificate,
+            mesh=MESH,
+            generation=1,
+            transport=transport,
+            clock=clock,
+            rng=Random(1),
+            sizes=SIZES,
         )
         for other in self.nodes[1:2]:  # the asker
             self.network.cut(other.peer, node.peer)

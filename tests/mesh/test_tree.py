@@ -67,17 +67,17 @@ def test_a_new_row_is_pushed_to_the_eager_and_announced_to_the_lazy_but_not_to_i
     bench.tree.on_prune(C)
     row = bench.have(bench.row())
 
-    bench.tree.send(row, A)
+    bench.tree.send(row, A, 0.0)
 
     assert bench.tree.due(1.0) == [Out(B, Push((row.signed,))), Out(C, ihave(row))]
 
 
 def test_rows_within_a_batch_travel_together_and_only_the_newest_of_a_name(bench: Bench) -> None:
     bench.tree.neighbours([A])
-    bench.tree.send(bench.have(bench.row(1)), None)
+    bench.tree.send(bench.have(bench.row(1)), None, 0.0)
     bench.tree.due(1.0)
     for version in (2, 3):
-        bench.tree.send(bench.have(bench.row(version)), None)
+        bench.tree.send(bench.have(bench.row(version)), None, 0.0)
 
     assert bench.tree.due(1.0 + BATCH_S / 2) == []
     assert bench.tree.next_due() == pytest.approx(1.0 + BATCH_S)
@@ -167,10 +167,10 @@ def test_only_so_many_ids_are_remembered(bench: Bench) -> None:
 def test_a_quiet_tree_pushes_nothing_and_announces_seldom(bench: Bench) -> None:
     bench.tree.neighbours([A, B], quiet=True)
     first, second = bench.have(bench.row(1)), bench.have(bench.row(2))
-    bench.tree.send(first, A)
+    bench.tree.send(first, A, 0.0)
     assert bench.tree.due(1.0) == [Out(B, ihave(first))]
 
-    bench.tree.send(second, A)
+    bench.tree.send(second, A, 0.0)
     assert bench.tree.due(1.0 + BATCH_S) == []
     assert bench.tree.due(1.0 + QUIET_ANNOUNCE_S) == [Out(B, ihave(second))]
 

@@ -52,6 +52,8 @@ def test_says_what_the_file_says(parrot: Path) -> None:
         has_chat_template=True,
         kv_bytes_per_token=2 * 1 * 5 * (64 + 64),
         size_bytes=parrot.stat().st_size,
+        layers=1,
+        width=320,
     )
     assert read_text(parrot, "tokenizer.chat_template") == TEMPLATE
     assert read_text(parrot, "no.such.key") == ""

@@ -207,7 +207,13 @@ def _make(root: Identity) -> MeshNode:
     mesh = MeshId(root.public)
     transport = ZmqTransport(PeerId(identity.public), curve, credential, mesh, clock=clock)
     return MeshNode(
-        identity=identity, mesh=mesh, generation=1, transport=transport, clock=clock, rng=random.Random(identity.public)
+        identity=identity,
+        certificate=credential.certificate,
+        mesh=mesh,
+        generation=1,
+        transport=transport,
+        clock=clock,
+        rng=random.Random(identity.public),
     )
 
 

@@ -504,8 +504,8 @@ async def test_gossip_moves_to_its_own_sockets_when_both_can_be_dialled(lab: Lab
     assert isinstance(one.transport, ZmqTransport)
     assert isinstance(other.transport, ZmqTransport)
     stats: list[Callable[[], bool]] = [
-        lambda: one.transport.stats()[other.peer].gossip_direct,  # type: ignore[attr-defined]
-        lambda: other.transport.stats()[one.peer].gossip_direct,  # type: ignore[attr-defined]
+        lambda: one.transport.stats()[other.peer].gossip_direct,
+        lambda: other.transport.stats()[one.peer].gossip_direct,
     ]
     await until(lambda: all(direct() for direct in stats), within_s=1.0)
     for number in range(100):

@@ -14,7 +14,7 @@ _LLAMA = {
     "xllamacpp": ("xllamacpp", "pip install xllamacpp"),
     "llama-cpp-python": ("llama_cpp", "pip install 'atmosphere-mesh[llama-cpp-python]', which needs a C++ compiler"),
 }
-_ONNX_KINDS = ("encoder", "classifier")
+_ONNX_KINDS = ("encoder", "classifier", "vision")
 
 
 def installed_llama_engines() -> list[str]:

@@ -152,6 +152,9 @@ class LlamaPyEngine:
     async def classify(self, text: str) -> list[tuple[str, float]]:
         raise UsageError(f"{self._spec.name} is a chat model and has no labels.", hint="Ask a classification model.")
 
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        raise UsageError(f"{self._spec.name} does not classify images.", hint="Ask a vision model.")
+
     async def count_tokens(self, text: str) -> int:
         return len(self._model.tokenize(text, special=False))
 

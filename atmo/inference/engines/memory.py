@@ -1,9 +1,10 @@
-"""How much memory a GGUF model will take, told before it is loaded, and a refusal with the numbers when it is not there.
+"""How much memory a GGUF model will take, told before it is loaded, and a refusal when it is not there.
 
-Theory of operation. What llama.cpp allocates is: the weights, as large as their file; keys and values for every token of
-context of every slot, two bytes a number; buffers for one batch, of which the logits (batch x vocabulary) and a handful
-of activations (batch x width) are the large ones; and, for each slot, the logits it samples from. Layers that go to a
-GPU take their share of the weights, keys and values there. A process that has loaded its libraries takes some besides.
+Theory of operation. What llama.cpp allocates is: the weights, as large as their file; keys and values for every token
+of context of every slot, two bytes a number; buffers for one batch, of which the logits (batch x vocabulary) and a
+handful of activations (batch x width) are the large ones; and, for each slot, the logits it samples from. Layers that
+go to a GPU take their share of the weights, keys and values there. A process that has loaded its libraries takes some
+besides.
 """
 
 from __future__ import annotations

@@ -35,6 +35,9 @@ class OneByOne:
     async def classify(self, text: str) -> list[tuple[str, float]]:
         raise UsageError(f"{self._spec.name} has no labels.", hint="Ask a classification model.")
 
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        raise UsageError(f"{self._spec.name} does not classify images.", hint="Ask a vision model.")
+
     def load(self) -> EngineLoad:
         busy = min(1, self._outstanding)
         return EngineLoad(1, busy, self._outstanding - busy, ready=True)

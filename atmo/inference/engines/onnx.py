@@ -1,6 +1,7 @@
-"""onnxruntime engines: the text encoder as an embedding capability, a text classifier as a classification capability.
+"""onnxruntime engines: the text encoder as an embedding capability, a text classifier as a classification capability,
+an image classifier as a vision capability.
 
-Both are small and quick, so requests are computed one after the other in one thread, which leaves the worker's loop
+All are small and quick, so requests are computed one after the other in one thread, which leaves the worker's loop
 free to answer pings and to take cancellations between texts.
 """
 
@@ -18,6 +19,7 @@ from atmo.inference.engines.one_by_one import OneByOne
 if TYPE_CHECKING:
     from atmo.inference.classifier import Classifier
     from atmo.inference.encoder import Encoder
+    from atmo.inference.vision import ImageClassifier
 
 
 def open_onnx(spec: ModelSpec) -> Engine:
@@ -27,6 +29,10 @@ def open_onnx(spec: ModelSpec) -> Engine:
         raise ModelNotFound(f"There is no model {path}.", hint="Check the path.")
     threads = max(1, spec.threads)  # a text takes milliseconds: a second thread gains nothing and disturbs the rest
     started_s = time.monotonic()
+    if spec.kind == "vision":
+        from atmo.inference.vision import ImageClassifier
+
+        return VisionEngine(spec, _facts(0, started_s), ImageClassifier.load(path, threads))
     from atmo.inference.encoder import Encoder
 
     if spec.kind == "encoder":
@@ -69,3 +75,16 @@ class ClassifierEngine(OneByOne):
 
     async def count_tokens(self, text: str) -> int:
         return await self._compute(self._encoder.count_tokens, text)
+
+
+class VisionEngine(OneByOne):
+    def __init__(self, spec: ModelSpec, facts: ModelFacts, classifier: ImageClassifier) -> None:
+        super().__init__(spec, facts)
+        self._classifier = classifier
+
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        return await self._compute(self._classifier.classify, image)
+
+    async def count_tokens(self, text: str) -> int:
+        """None: it reads no text."""
+        return 0

@@ -23,7 +23,7 @@ _MAX_NESTING = 64  # a guess
 # Between the parts a model may put one blank, or start a line: without bounds small models write blanks for ever.
 _COMMON = {
     "ws": r'" "? | "\n" [ \t]{0,40}',
-    "char": r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})',
+    "char": r'[^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})',
     "string": r'"\"" char* "\""',
     "integer": r'"-"? ("0" | [1-9] [0-9]{0,15})',
     "number": r'integer ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})?',

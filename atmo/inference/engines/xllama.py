@@ -224,6 +224,9 @@ class XllamaEngine:
     async def classify(self, text: str) -> list[tuple[str, float]]:
         raise UsageError(f"{self._spec.name} is a chat model and has no labels.", hint="Ask a classification model.")
 
+    async def classify_image(self, image: bytes) -> list[tuple[str, float]]:
+        raise UsageError(f"{self._spec.name} does not classify images.", hint="Ask a vision model.")
+
     async def count_tokens(self, text: str) -> int:
         try:
             return len(await self._tokens(text))
