@@ -212,8 +212,10 @@ class Core:
         if not lost:
             self.vigil.detector.excuse(event.peer)
         self.vigil.detector.link_down(event.peer, now.mono_s)
+        if not lost:
+            return []
         probe = [] if said_goodbye else self.fabric.probe(event.peer, now)
-        return [events.PeerLost(event.peer), *probe] if lost else []
+        return [events.PeerLost(event.peer), *probe]
 
     def _on_dial_failed(self, event: events.DialFailed, now: Moment) -> list[Effect]:
         self.fabric.dial_failed(event, now)
