@@ -119,21 +119,24 @@ def test_an_invite_that_is_used_up_lets_nobody_else_in(users: list[User]) -> Non
 def test_a_restart_of_the_owners_node_does_not_make_an_invite_good_for_more(users: list[User]) -> None:
     """The first guest is away when the second comes, and the node that let the first one in was restarted since."""
     anna, ben, carl = users
-    port = ("--port", str(free_port()))
-    anna.start("--serve", "atmo-tone", *port)
+    idle = Path(anna.environ["ATMO_HOME"]).with_suffix(".toml")
+    idle.write_text("serve = []\n")
+    serving = ("--config", str(idle))
+    port = (*serving, "--port", str(free_port()))
+    anna.start(*port)
     ticket = token(anna)
     for guest in (ben, carl):
         assert guest("mesh", "join", ticket).code == 0
-    ben.start("--serve", "atmo-tone")
+    ben.start(*serving)
     eventually(lambda: anna.sees().get("ben"), "the first guest is linked")
     for user in (ben, anna):
         assert user("node", "stop").code == 0
-    anna.start("--serve", "atmo-tone", *port)
-    carl.start("--serve", "atmo-tone")
+    anna.start(*port)
+    carl.start(*serving)
     said = eventually(lambda: " ".join(carl("node", "status", "--json").json["problems"]), "the second is told why")
     assert "used by 1 others" in said
     assert anna("mesh", "members", "--json").json["invites"][0]["used"] == 1
-    ben.start("--serve", "atmo-tone")
+    ben.start(*serving)
     eventually(lambda: anna.sees().get("ben"), "the first guest is back")
 
 
