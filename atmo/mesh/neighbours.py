@@ -40,7 +40,7 @@ FIRST_WINDOW, LEAST_WINDOW = 16.0, 4.0
 SLOW_DIAL_S = 1.0
 # Nodes learned of by gossip are dialled at once while there are so few; each further one spreads the dials over so much
 # more time. Guesses: who enters a large mesh hears how large it is before it has dialled all of it.
-AT_ONCE, SPREAD_S = 4, 0.05
+AT_ONCE, SPREAD_S = 4, 0.03
 # How much more seldom an address from discovery is dialled again in a large mesh. A guess.
 SELDOM = 10.0
 
@@ -98,8 +98,9 @@ class Neighbours:
         prospect = self._prospects.setdefault(peer, _Prospect())
         was, prospect.told = prospect.told, tuple(_addresses_of(peer, addresses))
         if prospect.told != was and self.everyone:
-            spread_s = max(0, len(self._prospects) - AT_ONCE) * SPREAD_S * self.rng.random()
-            self._consider(peer, now_s + spread_s + (self.timing.courtesy_s if self.own > peer else 0.0))
+            at_s = now_s + (self.timing.courtesy_s if self.own > peer else 0.0)
+            many = len(self._prospects) - AT_ONCE
+            self._consider(peer, at_s + self.rng.uniform(0.0, many * SPREAD_S) if many > 0 else at_s)
 
     def link_to_all(self, everyone: bool, now_s: float) -> None:
         """Everyone is a target, or only whom discovery or the overlay names."""

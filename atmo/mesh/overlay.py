@@ -311,8 +311,6 @@ class Overlay:
         self._plan_shedding(now_s)
         return wants
 
-    # Views
-
     @property
     def passive(self) -> dict[PeerId, Contact]:
         return self.far.known
