@@ -23,6 +23,7 @@ WANTED = "BENCH_WITH_LITELLM"
 INSTALL_LIMIT_S = 600.0
 START_LIMIT_S = 60.0
 
+_PERMIT = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"
 _CONFIG = """
 model_list:
   - model_name: {model}
@@ -56,14 +57,15 @@ def proxy(context: Context, upstream_port: int) -> Iterator[Proxy | None]:
     config.write_text(_CONFIG.format(model=MODEL, port=upstream_port))
     port = _free_port()
     words = [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-    quiet = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    # Quiet, offline, and without a key, as the node beside it is asked.
+    quiet = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", _PERMIT: "true"}
     marked = {processes.MARK: str(context.folder / "home")}
     with (context.folder / "litellm.log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=processes.environment({**quiet, **marked}))
     try:
         started = _answers(port, process)
         if not started:
-            _say(context, "LiteLLM did not start")
+            _say(context, f"LiteLLM did not start ({_last_words(context.folder / 'litellm.log')})")
         yield Proxy(port, process.pid) if started else None
     finally:
         process.terminate()
@@ -72,6 +74,11 @@ def proxy(context: Context, upstream_port: int) -> Iterator[Proxy | None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it said nothing"
 
 
 def _say(context: Context, text: str) -> None:

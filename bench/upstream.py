@@ -8,6 +8,7 @@ JSON with their port and end when their input does. The node has a second capabi
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -126,6 +127,8 @@ async def serve_node() -> None:
             descriptor = Descriptor(id=name, type="chat", description=f"Says a word: {name}.")
             node.mesh.offer(node._meaning.capability(descriptor), service)
         assert node.gateway is not None
+        gc.collect()
+        gc.freeze()  # as atmo.cli.foreground does
         _ready(int(node.gateway.url.rpartition(":")[2].partition("/")[0]))
         await _input_ended()
     finally:

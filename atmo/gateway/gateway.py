@@ -62,7 +62,9 @@ class Gateway:
         connection = limited(max_connections=room_for_connections())
         self._servers = [Server(self._entrance("unix", None), unix, connection)]
         if tcp is not None:
-            policy = Policy(self._keys, self._section.host, always=self._section.auth or not self._open)
+            policy = Policy(
+                self._keys, always=self._section.auth or not self._open, local=is_loopback(self._section.host)
+            )
             self._servers.append(Server(self._entrance("tcp", policy), tcp, connection))
         await asyncio.gather(*(server.start() for server in self._servers))
 

@@ -7,7 +7,6 @@ has to be this machine's (a page that makes its own name point here cannot chang
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 import structlog
@@ -17,6 +16,7 @@ from atmo.gateway.api_keys import ApiKey, KeyRing
 from atmo.gateway.asgi import Scope
 from atmo.gateway.quotas import Quotas
 from atmo.gateway.trace import Trace
+from atmo.transport.hosts import is_ip
 
 log = structlog.get_logger("atmo.gateway")
 
@@ -28,12 +28,12 @@ _PORT = re.compile(rb":\d{1,5}$")
 
 
 class Policy:
-    """keys; always: ask for a key even where none was ever made; host: the address that is listened to."""
+    """keys; always: ask for a key even where none was ever made; local: only this machine is listened to."""
 
-    def __init__(self, keys: KeyRing, host: str, *, always: bool) -> None:
+    def __init__(self, keys: KeyRing, *, always: bool, local: bool) -> None:
         self._keys = keys
         self._always = always
-        self._host = host.encode()
+        self._local = local
         self._quotas = Quotas()
 
     def admit(self, scope: Scope, trace: Trace, headers: dict[bytes, bytes], now_s: float) -> ApiKey | None:
@@ -44,7 +44,7 @@ class Policy:
             return None
         self._refresh(now_s)
         key = self._key(headers) if self._always or self._keys.any else None
-        if key is None and not self._ours(headers.get(b"host", b"")):
+        if key is None and self._local and not _ours(headers.get(b"host", b"")):
             raise Forbidden("This is not the name of this node.", hint="Use its address, or localhost.")
         if path in OWNERS:
             raise Forbidden(f"{path} is for the node's owner only.", hint="Use the atmo command on its machine.")
@@ -81,15 +81,13 @@ class Policy:
             raise Unauthorized("Incorrect API key provided.", hint="See: atmo keys list")
         return found
 
-    def _ours(self, host: bytes) -> bool:
-        name = _PORT.sub(b"", host).strip(b"[]").lower()
-        if name in (b"localhost", self._host) or name.endswith(b".localhost"):
-            return True
-        try:
-            ipaddress.ip_address(name.decode("latin-1"))
-        except ValueError:
-            return False
+
+def _ours(host: bytes) -> bool:
+    """Is it this machine itself? An address counts: a page that was loaded by address cannot make it mean another."""
+    name = _PORT.sub(b"", host).strip(b"[]").lower()
+    if name == b"localhost" or name.endswith(b".localhost"):
         return True
+    return is_ip(name.decode("latin-1"))
 
 
 def _says_json(headers: dict[bytes, bytes]) -> bool:

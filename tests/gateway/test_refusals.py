@@ -148,7 +148,7 @@ def test_a_gateway_that_others_reach_without_a_key_does_not_start_unless_that_is
         pass
     assert "atmo keys create" in refused.value.hint
     with serving(environ, host="0.0.0.0", allow_open=True) as api:
-        assert http(api, "GET", "/v1/models").status == 200
+        assert http(api, "GET", "/v1/models", Host="office.lan:4680").status == 200, "others know it by its name"
     with serving(environ, host="0.0.0.0", auth=True) as api:
         assert http(api, "GET", "/v1/models").status == 401
 
