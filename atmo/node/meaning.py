@@ -58,12 +58,13 @@ class Meaning:
         """What routing needs to know of a request. Raises UsageError for an empty text or an unknown constraint."""
         if not text.strip():
             raise UsageError("The prompt is empty.", hint="Say what you want.")
+        constraints = constraints_from({**wishes, "model": model, "type": kind})
         return Query(
             local=local,
-            vector=self.encoder.encode(text),
+            vector=None if constraints.model else self.encoder.encode(text),  # a named model is not chosen by the text
             prompt_tokens=len(text) // CHARS_PER_TOKEN + 1,
             expected_output_tokens=max_tokens or EXPECTED_OUTPUT_TOKENS,
-            constraints=constraints_from({**wishes, "model": model, "type": kind}),
+            constraints=constraints,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import subprocess
@@ -17,19 +18,9 @@ from hypothesis import strategies as st
 
 from atmo.errors import UsageError
 from bench import __main__ as command
-from bench import encoder as encoder_scenario
-from bench import gossip, gossip_scale, harness, hop, node, processes, report, stats, texts
+from bench import gossip, harness, processes, report, stats, texts
 from bench import routing as routing_scenario
 from bench.harness import Context, Outcome, Pair, Scenario, Series, Target
-
-SIZES: dict[str, type[msgspec.Struct]] = {
-    "encoder": encoder_scenario.Sizes,
-    "gossip": gossip.Sizes,
-    "gossip_scale": gossip_scale.Sizes,
-    "hop": hop.Sizes,
-    "node": node.Sizes,
-    "routing": routing_scenario.Sizes,
-}
 
 
 class Dice:
@@ -176,14 +167,12 @@ def test_every_scenario_file_fits_its_module(name: str) -> None:
 
     assert found.target, "a scenario without a target"
     for sizes in (found.full, found.quick):
-        msgspec.convert(sizes, SIZES[name])
+        msgspec.convert(sizes, importlib.import_module(f"bench.{name}").Sizes)
 
 
 def test_an_unknown_scenario_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["rooting"]) == 2
-    assert capsys.readouterr().err == (
-        "There is no scenario 'rooting'. There are: encoder, gossip, gossip_scale, hop, node, routing.\n"
-    )
+    assert capsys.readouterr().err == f"There is no scenario 'rooting'. There are: {', '.join(harness.names())}.\n"
 
 
 def test_the_summary_names_what_was_missed(tmp_path: Path) -> None:

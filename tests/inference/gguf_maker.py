@@ -48,19 +48,22 @@ def write_parrot(
     epsilon: float = 1e-5,
     template: str = TEMPLATE,
     embeds: bool = False,
+    blocks: int = 1,
+    inner: int = 64,
 ) -> Path:
     """The parrot as a GGUF file.
 
     sharpness: the lower, the more it errs when its temperature is not 0; ends_at: a character of the song after which
     it ends its answer; epsilon: of the norm. llama.cpp aborts its process on a negative one; embeds: it makes vectors,
-    the mean of its tokens'.
+    the mean of its tokens'; blocks, inner: layers and their inner width, which change nothing but how much there is to
+    compute.
     """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("parrot")
     writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(64)
+    writer.add_block_count(blocks)
+    writer.add_feed_forward_length(inner)
     writer.add_head_count(5)
     writer.add_head_count_kv(5)
     writer.add_layer_norm_rms_eps(epsilon)
@@ -70,6 +73,8 @@ def write_parrot(
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     add_vocabulary(writer, template)
     _add_weights(writer, sharpness, ends_at)
+    for block in range(blocks):
+        _add_block(writer, f"blk.{block}", inner)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -98,18 +103,21 @@ def _add_weights(writer: gguf.GGUFWriter, sharpness: float, ends_at: str) -> Non
     output = np.zeros((vocabulary, WIDTH), np.float32)
     for token in range(vocabulary):
         output[_after(token, ends_at), token] = sharpness / np.sqrt(WIDTH)  # the norm scales one-hot by sqrt(width)
-    ones, square = np.ones(WIDTH, np.float32), np.zeros((WIDTH, WIDTH), np.float32)
-    wide, tall = np.zeros((64, WIDTH), np.float32), np.zeros((WIDTH, 64), np.float32)
     writer.add_tensor("token_embd.weight", embedding)
-    for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
-        writer.add_tensor(f"blk.0.{part}.weight", square)
-    for part in ("attn_norm", "ffn_norm"):
-        writer.add_tensor(f"blk.0.{part}.weight", ones)
-    for part in ("ffn_gate", "ffn_up"):
-        writer.add_tensor(f"blk.0.{part}.weight", wide)
-    writer.add_tensor("blk.0.ffn_down.weight", tall)
-    writer.add_tensor("output_norm.weight", ones)
+    writer.add_tensor("output_norm.weight", np.ones(WIDTH, np.float32))
     writer.add_tensor("output.weight", output)
+
+
+def _add_block(writer: gguf.GGUFWriter, name: str, inner: int) -> None:
+    """A layer that adds nothing to what passes through it."""
+    ones, square = np.ones(WIDTH, np.float32), np.zeros((WIDTH, WIDTH), np.float32)
+    for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+        writer.add_tensor(f"{name}.{part}.weight", square)
+    for part in ("attn_norm", "ffn_norm"):
+        writer.add_tensor(f"{name}.{part}.weight", ones)
+    for part in ("ffn_gate", "ffn_up"):
+        writer.add_tensor(f"{name}.{part}.weight", np.zeros((inner, WIDTH), np.float32))
+    writer.add_tensor(f"{name}.ffn_down.weight", np.zeros((WIDTH, inner), np.float32))
 
 
 def _after(token: int, ends_at: str) -> int:
