@@ -46,17 +46,17 @@ def write_parrot(
     sharpness: float = 9.0,
     ends_at: str = "",
     epsilon: float = 1e-5,
-    blocks: int = 1,
-    inner: int = 64,
     template: str = TEMPLATE,
     embeds: bool = False,
+    blocks: int = 1,
+    inner: int = 64,
 ) -> Path:
     """The parrot as a GGUF file.
 
     sharpness: the lower, the more it errs when its temperature is not 0; ends_at: a character of the song after which
-    it ends its answer; epsilon: of the norm. llama.cpp aborts its process on a negative one; blocks, inner: layers and
-    their inner width, which change nothing but how much there is to compute; embeds: it makes vectors, the mean of its
-    tokens'.
+    it ends its answer; epsilon: of the norm. llama.cpp aborts its process on a negative one; embeds: it makes vectors,
+    the mean of its tokens'; blocks, inner: layers and their inner width, which change nothing but how much there is to
+    compute.
     """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("parrot")

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atmo.errors import UsageError
-from atmo.generation import CallDelta, Form, Piece
+from atmo.generation import CallDelta, Form, Piece, TokenScore
 from atmo.inference.engines.calls import CallFilter
 from atmo.inference.engines.gbnf import read_grammar
 from atmo.inference.engines.schema import schema_grammar
 from atmo.inference.engines.tools import HERMES, LLAMA3, MISTRAL, CallFormat, call_grammar, format_of, read_tools
+from atmo.inference.engines.xllama_run import score_in
 
 
 def fits(grammar: str, text: str) -> bool:
@@ -251,6 +252,14 @@ def test_a_required_call_is_written_so_that_it_is_read(known: CallFormat) -> Non
     assert fits(grammar, written[known.name])
     assert not fits(grammar, "no")
     assert read(known, written[known.name], [5, 9])[:2] == ("", [("get_weather", '{"city": "Rome"}')])
+
+
+def test_a_score_is_found_among_the_likeliest_or_not_at_all() -> None:
+    likeliest = [{"id": 7, "token": "a", "logprob": -0.5}, {"id": 195, "token": "\ufffd", "logprob": -1.0}]
+    answer = {"completion_probabilities": [{"id": 97, "token": "a", "logprob": -9.0, "top_logprobs": likeliest}]}
+    assert score_in(answer, 195, 1) == TokenScore("", -1.0, (("a", -0.5),))
+    assert score_in(answer, 8, 1) is None
+    assert score_in({}, 195, 1) is None
 
 
 def test_formats_are_told_from_templates() -> None:

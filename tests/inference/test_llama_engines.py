@@ -140,14 +140,14 @@ async def test_an_empty_prompt_and_the_wrong_kind_of_work_are_refused(engine: st
 @pytest.mark.asyncio
 async def test_answers_several_at_once_and_lets_the_rest_wait_their_turn(engine: str, parrot: Path) -> None:
     async with running(gguf_spec(parrot, engine, slots=2)) as supervisor:
-        asked = [asyncio.ensure_future(answer(supervisor, job(f"number {n}", max_tokens=200 + n))) for n in range(5)]
+        asked = [asyncio.ensure_future(answer(supervisor, job(f"number {n}", max_tokens=900 + n))) for n in range(5)]
         await until(lambda: supervisor.load().waiting == 3)
         assert supervisor.load().slots_busy == 2
         answers = await asyncio.gather(*asked)
         assert supervisor.load().slots_busy == 0
     for n, (pieces, finish) in enumerate(answers):
-        assert text_of(pieces) == song(200 + n)
-        assert finish.output_tokens == 200 + n
+        assert text_of(pieces) == song(900 + n)
+        assert finish.output_tokens == 900 + n
     assert answers[4][1].queue_s > answers[0][1].queue_s
 
 

@@ -100,7 +100,7 @@ async def test_a_plain_completion_goes_on_with_the_text_itself(engine: str, parr
 @pytest.mark.asyncio
 async def test_each_token_has_its_score_also_inside_a_character(engine: str, parrot: Path) -> None:
     length = len("abcdefghijklmnopqrstuvwxyzé€".encode())
-    async with running(gguf_spec(parrot, engine)) as supervisor:
+    async with running(gguf_spec(parrot, engine, slots=1)) as supervisor:
         pieces, _ = await answer(supervisor, formed(Form(logprobs=2), max_tokens=length))
         bare, _ = await answer(supervisor, formed(Form(logprobs=0), max_tokens=3))
         without, _ = await answer(supervisor, formed(Form(), max_tokens=3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -23,6 +22,7 @@ from atmo.inference.engines import installed_llama_engines
 from atmo.inference.engines.http_upstream import Access
 from atmo.inference.remote import RemoteModel
 from atmo.inference.runtimes import Place, RuntimeWatch, Seen, look
+from atmo.mesh.rows import Kind
 from atmo.node.node import Node
 from tests.inference.gguf_maker import song, write_parrot
 from tests.inference.http_servers import (
@@ -167,6 +167,8 @@ async def test_a_stranger_on_a_usual_port_is_not_taken_for_a_server() -> None:
 CANARY = "sk-canary-9876543210"
 NODE = """
 serve = []
+[log]
+level = "debug"
 [discovery]
 runtimes_every_s = 0.1
 [[runtimes]]
@@ -205,9 +207,8 @@ def openai(request: Request) -> Reply:
 
 @pytest.mark.asyncio
 async def test_models_of_servers_become_capabilities_and_go_with_them(
-    environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    environ: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level(logging.DEBUG)
     key = tmp_path / "key"
     key.write_text(CANARY)
     key.chmod(0o600)
@@ -218,10 +219,19 @@ async def test_models_of_servers_become_capabilities_and_go_with_them(
         await node.start()
         try:
             await _story(node, local, paid)
-            seen = [node.status(), node.mesh_view(), node.models_view(), node.config, repr(node.services), caplog.text]
+            rows = [row.body for kind in Kind for row in node.mesh.core.store.rows(kind)]
+            seen = [node.status(), node.mesh_view(), node.models_view(), node.config, repr(node.services), rows]
         finally:
             await node.stop()
-    everything = str(seen) + "".join(path.read_text(errors="replace") for path in _files(Path(environ["ATMO_HOME"])))
+    printed = capfd.readouterr()
+    assert "qwen2.5-7b-instruct" in str(rows), "what is looked through holds what is gossiped"
+    assert "runtime" in printed.err + printed.out, "and what is logged"
+    everything = (
+        str(seen)
+        + printed.err
+        + printed.out
+        + "".join(path.read_text(errors="replace") for path in _files(Path(environ["ATMO_HOME"])))
+    )
     assert CANARY not in everything
     assert all(CANARY in request.headers["authorization"] for request in paid.asked)
 

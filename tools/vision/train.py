@@ -20,7 +20,7 @@ from tools.vision.shapes import LABELS, SIDE, pictures
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "atmo" / "assets" / "shapes"
 RESULTS = Path(__file__).parent / "results" / "shapes.json"
-TRAIN, HELD_OUT, EPOCHS, BATCH = 6_000, 1_200, 14, 60
+TRAIN, HELD_OUT, EPOCHS, BATCH = 9_600, 1_200, 18, 60
 CHANNELS = (3, 16, 32, 64)
 
 

@@ -21,8 +21,6 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
-
 from atmo.errors import AtmoError, InferenceError, ModelInvalid, UsageError
 from atmo.generation import Finish, Piece, Task, TokenScore
 from atmo.inference.engine import EngineLoad, ModelFacts, ModelSpec
@@ -30,10 +28,11 @@ from atmo.inference.engines.chats import Plan, Writing, left_to_write, overflow,
 from atmo.inference.engines.llama_http import HttpRefusal, LlamaHttp
 from atmo.inference.engines.memory import Free, address_space_left, check, free_ram
 from atmo.inference.engines.sizing import Sizing, size
-from atmo.inference.engines.xllama_run import Begun, Run, payload, score_request, scores_of
+from atmo.inference.engines.xllama_run import Begun, Run, payload, score_in, score_request, scores_of
 from atmo.models.gguf import read_gguf, read_text
 
 _SOCKET = "llama.sock"  # llama.cpp takes a host name that ends so for a Unix socket
+_LIKELIEST = 40  # tokens among which one that was drawn is looked for first; a guess
 _SPARE_CONNECTIONS = 4  # for tokenizing and templates while all slots stream
 
 
@@ -212,11 +211,19 @@ class XllamaEngine:
         return Piece(text, tuple(ids), scores)
 
     async def _score(self, task: Task, begun: Begun, before: list[int], token: int) -> TokenScore:
-        """The score of a token that the server kept to itself, as part of a character: ask for this one place again."""
+        """The score of a token that the server kept to itself, as part of a character: ask for this one place again.
+
+        It keeps such a token's score to itself then, too, so another token is written there and this one is looked up
+        among the likeliest: first among few, where it nearly always is, then among all.
+        """
         prompt = [*begun.prompt, *before] if isinstance(begun.prompt, list) else [begun.prompt, *before]
-        answer = await self._http.post("/completion", score_request(task, prompt, token))
-        found = scores_of(answer, task.form.logprobs)
-        return structs.replace(found[0], text="") if found else TokenScore("", 0.0)
+        other = (await self._tokens("a"))[-1]
+        for count in (max(_LIKELIEST, task.form.logprobs), self.facts.vocabulary):
+            answer = await self._http.post("/completion", score_request(prompt, other, count))
+            found = score_in(answer, token, task.form.logprobs)
+            if found is not None:
+                return found
+        raise InferenceError(f"llama.cpp did not tell the probability of a token of {self._spec.name}.")
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         raise UsageError(f"{self._spec.name} is a chat model and makes no embeddings.", hint="Ask an embedding model.")

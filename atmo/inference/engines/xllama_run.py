@@ -105,15 +105,24 @@ def payload(task: Task, begun: Begun, grammar: str, mark: str) -> dict[str, Any]
     return asked
 
 
-def score_request(task: Task, prompt: list[Any], token: int) -> dict[str, Any]:
-    """Ask for one place's scores, with `token` written there whatever the model would have."""
+def score_request(prompt: list[Any], written: int, count: int) -> dict[str, Any]:
+    """Ask for the `count` likeliest tokens behind a prompt. written: a token that is written there in any case."""
     return {
         **_always(prompt),
         "n_predict": 1,
         "temperature": 0.0,
-        "n_probs": max(1, task.form.logprobs),
-        "logit_bias": [[token, _SURELY]],
+        "n_probs": count,
+        "logit_bias": [[written, _SURELY]],
     }
+
+
+def score_in(answer: dict[str, Any], token: int, count: int) -> TokenScore | None:
+    """The score of a token among the likeliest of an answer's first place; its text is left empty."""
+    likeliest: list[dict[str, Any]] = next(
+        (each["top_logprobs"] for each in answer.get("completion_probabilities", ())), []
+    )
+    top = tuple((each["token"][:SCORE_CHARS], _bounded(each["logprob"])) for each in likeliest[:count])
+    return next((TokenScore("", _bounded(each["logprob"]), top) for each in likeliest if each["id"] == token), None)
 
 
 def _always(prompt: Any) -> dict[str, Any]:
