@@ -166,8 +166,8 @@ async def test_an_idle_model_is_unloaded_and_comes_back_when_it_is_wanted(tmp_pa
     assert pid is not None
     await until(lambda: supervisor.state == "unloaded")
     assert "Nobody asked for 0.3 s" in events[-1].detail
-    await until(lambda: not psutil.pid_exists(pid))
-    assert supervisor.pid is None
+    await until(lambda: supervisor.pid is None)
+    assert not psutil.pid_exists(pid)
     assert supervisor.load().ready, "it may be asked"
     answers = await asyncio.gather(*(answer(supervisor, job(f"{n}", max_tokens=30)) for n in range(3)))
     assert [text_of(pieces) for pieces, _ in answers] == [song(30)] * 3

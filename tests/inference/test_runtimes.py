@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+import atmo.node.node
+import atmo.node.runtimes
+import atmo.node.services
 from atmo.clock import SystemClock
 from atmo.config import load
 from atmo.errors import EngineUnavailable, NoRoute
@@ -167,8 +170,6 @@ async def test_a_stranger_on_a_usual_port_is_not_taken_for_a_server() -> None:
 CANARY = "sk-canary-9876543210"
 NODE = """
 serve = []
-[log]
-level = "debug"
 [discovery]
 runtimes_every_s = 0.1
 [[runtimes]]
@@ -207,8 +208,11 @@ def openai(request: Request) -> Reply:
 
 @pytest.mark.asyncio
 async def test_models_of_servers_become_capabilities_and_go_with_them(
-    environ: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    logged = Logged()
+    for module in (atmo.node.node, atmo.node.runtimes, atmo.node.services):
+        monkeypatch.setattr(module, "log", logged)
     key = tmp_path / "key"
     key.write_text(CANARY)
     key.chmod(0o600)
@@ -223,17 +227,24 @@ async def test_models_of_servers_become_capabilities_and_go_with_them(
             seen = [node.status(), node.mesh_view(), node.models_view(), node.config, repr(node.services), rows]
         finally:
             await node.stop()
-    printed = capfd.readouterr()
     assert "qwen2.5-7b-instruct" in str(rows), "what is looked through holds what is gossiped"
-    assert "runtime" in printed.err + printed.out, "and what is logged"
-    everything = (
-        str(seen)
-        + printed.err
-        + printed.out
-        + "".join(path.read_text(errors="replace") for path in _files(Path(environ["ATMO_HOME"])))
-    )
+    assert "runtime" in [line[0][0] for line in logged.lines], "and what is logged"
+    files = "".join(path.read_text(errors="replace") for path in _files(Path(environ["ATMO_HOME"])))
+    everything = f"{seen} {logged.lines} {files}"
     assert CANARY not in everything
     assert all(CANARY in request.headers["authorization"] for request in paid.asked)
+
+
+class Logged:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[tuple[object, ...], dict[str, object]]] = []
+
+    def info(self, *words: object, **more: object) -> None:
+        self.lines.append((words, more))
+
+    debug = warning = error = exception = info
 
 
 def _files(folder: Path) -> list[Path]:
