@@ -49,7 +49,7 @@ def _operation(method: str, path: str, operation: Json, description: Json) -> st
         for parameter in operation.get("parameters", ())
     ]
     body = operation.get("requestBody", {}).get("content", {})
-    rows += [(kind, f"body: {_kind(content['schema'])}") for kind, content in body.items()]
+    rows += [(kind, f"body: {_kind(content.get('schema'))}") for kind, content in body.items()]
     for status, reply in operation.get("responses", {}).items():
         kinds = ", ".join(_kind(content.get("schema", {})) for content in reply.get("content", {}).values())
         rows.append((status, f"{reply['description']} {kinds}"))
