@@ -15,6 +15,7 @@ from atmo.mesh import events
 from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.rows import Kind
 from atmo.mesh.sim import Conditions, Sim, SimNode, mishaps
+from atmo.mesh.sim.warm import acquaint
 
 CHAT = "atmo:chat:nano"
 SPARSE = ViewSizes(everyone=0)
@@ -184,3 +185,20 @@ def test_a_request_gets_its_link_and_the_link_goes_when_it_is_idle() -> None:
     if stranger.peer not in asker.core.fabric.overlay.active:
         sim.run(2.2 * SPARSE.linger_s)
         assert stranger.peer not in asker.core.links or stranger.peer in asker.core.fabric.overlay.active
+
+
+def test_at_rest_nothing_expires_though_renewals_wait_for_each_other_and_a_node_pays_three_kilobytes_a_second() -> None:
+    """With three rows of everyone in every table, headers included. At a thousand nodes less: bench gossip_scale."""
+    sim = Sim(0, conditions=Conditions(min_ms=10.0, max_ms=50.0), sizes=SPARSE)
+    sim.grow(200, rows=1, over_s=2.0)
+    sim.run(20.0)
+    rows = acquaint(sim)
+    sim.run(60.0)
+    before = sim.network.wire_bytes
+
+    sim.run(60.0)
+
+    assert rows == 600
+    assert (sim.network.wire_bytes - before) / 200 / 60.0 < 3000
+    assert all(len(node.core.store) == rows for node in sim.nodes)  # and nothing has expired
+    sim.validate_cores()

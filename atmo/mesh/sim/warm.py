@@ -31,7 +31,7 @@ def acquaint(sim: Sim) -> int:
         _hear(sim, node, rows)
     for node in living:
         _spread(sim, node, chance)
-    return len(rows)
+    return len(living[0].core.store)
 
 
 def _said(sim: Sim, node: SimNode, nodes: int) -> list[Row]:
@@ -62,9 +62,10 @@ def _hear(sim: Sim, node: SimNode, rows: list[Row]) -> None:
 
 
 def _spread(sim: Sim, node: SimNode, chance: Random) -> None:
-    """Renew all rows of a node at one moment of the interval, whichever chance picks."""
+    """Renew the rows of a node at one moment of their interval, whichever chance picks; those that live shorter in step
+    with them."""
     author = node.core.author
-    share = chance.random()
+    at_s = chance.random() * 0.45 * max(said.row.ttl_s for said in author._said.values())
     for slot, said in author._said.items():
-        author._renewals.put(slot, sim.time_s + 0.45 * said.row.ttl_s * share)
+        author._renewals.put(slot, sim.time_s + at_s % (0.45 * said.row.ttl_s))
     sim.tell(node, events.Tick())
