@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ COMPARED = 3
 # Below it nothing fits. Measured, docs/routing.md: costs 1.3% of the right answers. The encoder as published scores
 # texts that nothing fits hardly lower than others, so this catches only the strangest.
 UNFIT = 0.15
+# Of the softmax that turns relevance into a probability. Fitted, see docs/routing.md.
+TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,22 @@ class Ranking:
     def lead(self) -> float:
         """How far the best class is ahead of the second; inf where there is no second."""
         return self.scores[0] - self.scores[1] if len(self.scores) > 1 else float("inf")
+
+
+def fits(score: float) -> bool:
+    """Whether a class of this relevance serves the text at all."""
+    return score >= UNFIT
+
+
+def probabilities(scores: Sequence[float]) -> tuple[list[float], float]:
+    """How likely each of the ranked classes is the right one, and how likely none is; together they make 1.
+
+    A softmax over the scores, with "nothing fits" as one more of score UNFIT: so it is the likeliest just where the
+    best class does not fit.
+    """
+    weights = np.exp((np.array([*scores, UNFIT]) - max(*scores, UNFIT)) / TEMPERATURE)
+    *shares, nothing = (weights / weights.sum()).tolist()
+    return shares, nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,7 @@ def rounds(table: RoutingTable, query: Query, ranking: Ranking) -> Iterator[Roun
     pinned = names_what_it_wants(wanted) or not ranking.by_text
     most = COMPARED if ranking.by_text else len(ranking.classes)
     at = 0
-    while at < len(ranking.classes) and (pinned or ranking.scores[at] >= UNFIT):
+    while at < len(ranking.classes) and (pinned or fits(ranking.scores[at])):
         end = at + 1
         while end < min(len(ranking.classes), at + most) and ranking.scores[end] >= ranking.scores[at] - MARGIN:
             end += 1

@@ -15,7 +15,7 @@ centre alone 45% and 34%, these weights 45% and 38%, with no other mixture bette
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +24,29 @@ from atmo.mesh.capability import EMBEDDING_DIM, MAX_VIEWS
 
 Vector = NDArray[np.float32]
 
-DESCRIPTION_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT = 0.3, 0.5, 0.2  # measured, see above
+WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT = 0.3, 0.5, 0.2  # measured, see above
 
 
-def build_views(description: Vector, examples: Sequence[Vector]) -> tuple[bytes, ...]:
-    """Views to publish: description, centre of the examples, then the examples, int8, at most MAX_VIEWS.
+def capability_text(description: str, examples: Sequence[str]) -> str:
+    """A capability as one text, as the encoder was trained to read it."""
+    return "\n".join([description, *examples])
 
-    description, examples: (384,) float32 of any positive length. Raises ValueError for a wrong shape or a zero vector.
+
+def views_of(description: str, examples: Sequence[str], encode: Callable[[str], Vector]) -> tuple[bytes, ...]:
+    """The views that a capability publishes. encode: text to a vector of length 1, (384,) float32."""
+    return build_views(encode(capability_text(description, examples)), [encode(example) for example in examples])
+
+
+def build_views(whole: Vector, examples: Sequence[Vector]) -> tuple[bytes, ...]:
+    """Views to publish: the whole text, the centre of the examples, then the examples, int8, at most MAX_VIEWS.
+
+    whole, examples: (384,) float32 of any positive length. Raises ValueError for a wrong shape or a zero vector.
     """
     units = [_unit(vector) for vector in examples]
     if not units:
-        return (quantise(_unit(description)),)
+        return (quantise(_unit(whole)),)
     centre = _unit(np.mean(units, axis=0))
-    chosen = [_unit(description), centre, *units]
+    chosen = [_unit(whole), centre, *units]
     return tuple(quantise(vector) for vector in chosen[:MAX_VIEWS])
 
 
@@ -47,11 +57,11 @@ def quantise(unit: Vector) -> bytes:
 
 
 def coarse_vector(views: NDArray[np.float32]) -> Vector:
-    """(384,) float32: the linear part of relevance. views: (n_views, 384), description first, centre second."""
+    """(384,) float32: the linear part of relevance. views: (n_views, 384), whole text first, centre second."""
     if len(views) == 1:
-        linear: Vector = np.float32(DESCRIPTION_WEIGHT + CENTRE_WEIGHT) * views[0]
+        linear: Vector = np.float32(WHOLE_WEIGHT + CENTRE_WEIGHT) * views[0]
     else:
-        linear = np.float32(DESCRIPTION_WEIGHT) * views[0] + np.float32(CENTRE_WEIGHT) * views[1]
+        linear = np.float32(WHOLE_WEIGHT) * views[0] + np.float32(CENTRE_WEIGHT) * views[1]
     return linear
 
 

@@ -13,7 +13,7 @@ from atmo.ids import PeerId
 from atmo.mesh.capability import Capability, Descriptor
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.query import Query
-from atmo.mesh.views import build_views
+from atmo.mesh.views import views_of
 
 if TYPE_CHECKING:
     from atmo.inference.encoder import Encoder
@@ -48,9 +48,8 @@ class Meaning:
 
     def capability(self, descriptor: Descriptor) -> Capability:
         """The descriptor with its vectors, as it is gossiped."""
-        texts = [descriptor.description, *descriptor.examples]
-        vectors = self.encoder.encode_batch(texts)
-        return Capability(descriptor, self.encoder.encoder_id, build_views(vectors[0], list(vectors[1:])))
+        views = views_of(descriptor.description, descriptor.examples, self.encoder.encode)
+        return Capability(descriptor, self.encoder.encoder_id, views)
 
     def query(
         self, text: str, model: str, kind: str, wishes: dict[str, Any], local: PeerId, max_tokens: int = 0
