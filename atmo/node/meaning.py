@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from atmo.errors import AtmoError, UsageError
+from atmo.generation import Turn
 from atmo.ids import PeerId
 from atmo.mesh.capability import Capability, Descriptor
 from atmo.mesh.constraints import Constraints
@@ -22,6 +24,26 @@ if TYPE_CHECKING:
 EXPECTED_OUTPUT_TOKENS = 128
 # Characters for one token, to judge a prompt's length without a tokenizer. English text has about four.
 CHARS_PER_TOKEN = 4
+
+
+# Of a conversation's earlier turns so many are read, and so many characters of each, so that with them the last one still
+# lies within the encoder's window. Guesses.
+EARLIER_TURNS, EARLIER_CHARS = 2, 160
+
+
+def conversation(turns: Sequence[Turn]) -> str:
+    """What is read of a conversation to route it: the user's last turn, behind the beginnings of the turns before it.
+
+    The form is the one the encoder was trained on. System prompts do not count: they are the same for every request of
+    an application.
+    """
+    said = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content.strip()]
+    while said and said[-1].role != "user":
+        said.pop()
+    if len(said) < 2:
+        return said[-1].content if said else ""
+    earlier = [f"{turn.role}: {turn.content.strip()[:EARLIER_CHARS]}" for turn in said[-1 - EARLIER_TURNS : -1]]
+    return "\n".join([*earlier, f"user: {said[-1].content.strip()}"])
 
 
 class Meaning:
