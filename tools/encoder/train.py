@@ -45,7 +45,7 @@ TARGETS_A_STEP, INTENTS_A_TARGET, NOTHING_A_STEP = 24, 4, 6
 LOOK_ALIKES = 3  # of each drawn target, drawn with it
 TEXTS_A_TARGET = 8  # enough for variety, few enough that frozen layers read each only once
 HIDDEN = 0.12  # of the intents: all that is right for them is hidden, and then nothing fits
-LEARNING_RATE, WARM_UP_STEPS, WEIGHT_DECAY = 1e-4, 15, 0.01  # a guess, as in most fine-tuning of this size
+WARM_UP_STEPS, WEIGHT_DECAY = 15, 0.01  # a guess, as in most fine-tuning of this size
 AVERAGE = 0.98  # of the running average of the weights: about the last 50 steps
 WINDOW, HEAD = 128, 96
 CHECKPOINT_STEPS = 10
@@ -146,19 +146,19 @@ def loss_of(scores: Tensor, right: Tensor, wrong: Tensor, nothing: Tensor) -> Te
 
 
 class Training:
-    def __init__(self, checkpoint: Checkpoint, corpus: Corpus, *, frozen: int, seed: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, corpus: Corpus, *, frozen: int, rate: float, nothing: float, seed: int) -> None:
         self.rng = random.Random(seed)
         torch.manual_seed(seed)
         self.task, self.ids, self.model = Task(corpus), Ids(checkpoint), Bert(checkpoint, frozen)
         self.batches = Batches(self.task, self.rng)
-        self.nothing = torch.nn.Parameter(torch.tensor(0.3))
+        self.nothing = torch.nn.Parameter(torch.tensor(nothing))
         learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": learnt, "weight_decay": WEIGHT_DECAY, "rate": LEARNING_RATE},
-                {"params": [self.nothing], "weight_decay": 0.0, "rate": LEARNING_RATE * 20},
+                {"params": learnt, "weight_decay": WEIGHT_DECAY, "rate": rate},
+                {"params": [self.nothing], "weight_decay": 0.0, "rate": rate * 20},
             ],
-            lr=LEARNING_RATE,
+            lr=rate,
         )
         self.average = {name: array.copy() for name, array in self.model.trained().items()}
         self.right, self.wrong = torch.tensor(self.task.right), torch.tensor(self.task.wrong)
@@ -183,7 +183,7 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self._remember(number)
-        return float(loss)
+        return float(loss.detach())
 
     def _hidden(self, right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
         """Hides what is right for some intents; general chat then also counts as neither, as it may well do."""
@@ -241,13 +241,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the fine-tuned checkpoint")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--frozen", type=int, default=0, help="lowest layers that keep their weights")
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate")
+    parser.add_argument("--nothing", type=float, default=0.3, help='first score of "nothing fits"')
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     checkpoint, corpus = read_checkpoint(arguments.weights), read_corpus()
     seen, unseen = corpus.part(held_out=False), corpus.part(held_out=True)
-    training = Training(checkpoint, seen, frozen=arguments.frozen, seed=arguments.seed)
+    training = Training(checkpoint, seen, frozen=arguments.frozen, rate=arguments.rate, nothing=arguments.nothing, seed=arguments.seed)
     log: list[dict[str, float]] = []
     began = time.monotonic()
     for number in range(arguments.steps):
