@@ -26,7 +26,7 @@ COMPARED = 3
 # and takes 16% of the others for such.
 UNFIT = 0.33
 # Of the softmax that turns relevance into a probability. Fitted with UNFIT.
-TEMPERATURE = 0.042
+TEMPERATURE = 0.045
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,9 +204,7 @@ class Node:
                     yield {"event": "vector", "vector": reports.vector(reply.vector)}
 
     def _query(self, request: RouteRequest, text: str, turns: tuple[Turn, ...] = ()) -> Query:
-        return self._meaning.query(
-            text, request.model, request.type, request.constraints, self.mesh.peer, turns=turns
-        )
+        return self._meaning.query(text, request.model, request.type, request.constraints, self.mesh.peer, turns=turns)
 
     # Putting it together
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def _no_node(environ: dict[str, str]) -> None:
     """Nothing of the person's own home takes part."""
 
 
-def evaluate(folder: Path, offers: object, intents: object, *flags: str) -> Outcome:
+def evaluate(folder: Path, offers: Any, intents: Any, *flags: str) -> Outcome:
     """Objects are written as JSON, and a list of intents as lines; text is written as it is."""
     lines = intents if isinstance(intents, str) else "".join(json.dumps(line) + "\n" for line in intents)
     (folder / "caps.json").write_text(offers if isinstance(offers, str) else json.dumps(offers), "utf-8")

@@ -25,13 +25,13 @@ def found() -> Report:
 
 def test_texts_find_their_capability(found: Report) -> None:
     assert found.n == 240
-    assert found.accuracy >= 0.52
+    assert found.accuracy >= 0.6
 
 
 def test_misleading_texts_do_too(found: Report) -> None:
     assert found.hard_n == 122
     assert found.accuracy_hard is not None
-    assert found.accuracy_hard >= 0.45
+    assert found.accuracy_hard >= 0.54
 
 
 def test_probabilities_mean_what_they_say(found: Report) -> None:

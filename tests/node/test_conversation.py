@@ -56,4 +56,6 @@ def test_the_last_question_counts_most_and_its_context_a_little(meaning: Meaning
 
 
 def test_a_single_question_has_the_vector_of_its_text(meaning: Meaning) -> None:
-    assert np.array_equal(meaning.vector("How tall is K2?", (Turn("user", "How tall is K2?"),)), meaning.vector("How tall is K2?"))
+    assert np.array_equal(
+        meaning.vector("How tall is K2?", (Turn("user", "How tall is K2?"),)), meaning.vector("How tall is K2?")
+    )

@@ -30,14 +30,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from atmo.mesh.views import capability_text
 from tools.encoder.bert import Bert
 from tools.encoder.calibrate import float_tokenizer
-from tools.encoder.corpus import GENERAL_CHAT, Corpus, Intent, Target, judged, read_corpus
+from tools.encoder.corpus import GENERAL_CHAT, Corpus, Target, judged, read_corpus
 from tools.encoder.weights import Checkpoint, Weights, read_checkpoint, save_checkpoint
 
 TEMPERATURE = 0.05
@@ -146,7 +145,9 @@ def loss_of(scores: Tensor, right: Tensor, wrong: Tensor, nothing: Tensor) -> Te
 
 
 class Training:
-    def __init__(self, checkpoint: Checkpoint, corpus: Corpus, *, frozen: int, rate: float, nothing: float, seed: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, corpus: Corpus, *, frozen: int, rate: float, nothing: float, seed: int
+    ) -> None:
         self.rng = random.Random(seed)
         torch.manual_seed(seed)
         self.task, self.ids, self.model = Task(corpus), Ids(checkpoint), Bert(checkpoint, frozen)
@@ -213,11 +214,7 @@ def validate(model: Bert, ids: Ids, corpus: Corpus, seen: Corpus) -> dict[str, f
     wrong = np.array([[judged(intent, target) for target in seen.targets] for intent in intents])
     first = np.array(
         [
-            max(
-                score
-                for score, target in zip(row, corpus.targets, strict=True)
-                if target.name == intent.right
-            )
+            max(score for score, target in zip(row, corpus.targets, strict=True) if target.name == intent.right)
             for row, intent in zip(own_scores, intents, strict=True)
         ]
     )
@@ -249,7 +246,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     checkpoint, corpus = read_checkpoint(arguments.weights), read_corpus()
     seen, unseen = corpus.part(held_out=False), corpus.part(held_out=True)
-    training = Training(checkpoint, seen, frozen=arguments.frozen, rate=arguments.rate, nothing=arguments.nothing, seed=arguments.seed)
+    training = Training(
+        checkpoint, seen, frozen=arguments.frozen, rate=arguments.rate, nothing=arguments.nothing, seed=arguments.seed
+    )
     log: list[dict[str, float]] = []
     began = time.monotonic()
     for number in range(arguments.steps):
