@@ -2,7 +2,7 @@
 
 `eval/caps.json` and its two halves of intents. `dev` served to make decisions while the encoder was trained, `test`
 was kept for the end. Beside the whole formula stand its parts alone. Another encoder's folder in
-ATMO_BENCH_OTHER_ENCODER (such as the published weights, exported by `tools.encoder.export`) is measured beside ours.
+BENCH_OTHER_ENCODER (such as the published weights, exported by `tools.encoder.export`) is measured beside ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from atmo.relevance import Intent, Offer, answer, calibration_error, make_table,
 from bench.harness import Context, Outcome, Series
 
 FOLDER = Path(__file__).parent / "eval"
-OTHER = "ATMO_BENCH_OTHER_ENCODER"
+OTHER = "BENCH_OTHER_ENCODER"
 Array = NDArray[np.float32]
 
 

@@ -5,13 +5,16 @@ Of the half that served to make decisions; the other half is only measured by th
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from atmo.inference.encoder import Encoder
+from atmo.mesh import ranking, views
 from atmo.relevance import Report, answer, make_table, read_intents, read_offers, report
 
+FIT = Path(__file__).parents[2] / "tools" / "encoder" / "results" / "fit.json"
 FOLDER = Path(__file__).parents[2] / "bench" / "eval"
 
 
@@ -36,3 +39,12 @@ def test_misleading_texts_do_too(found: Report) -> None:
 
 def test_probabilities_mean_what_they_say(found: Report) -> None:
     assert found.calibration_error < 0.08
+
+
+def test_the_fitted_constants_are_the_ones_in_use(found: Report) -> None:
+    fitted = json.loads(FIT.read_text("utf-8"))
+    assert fitted["encoder"] == found.encoder
+    assert fitted["unfit"] == ranking.UNFIT
+    assert fitted["temperature"] == pytest.approx(ranking.TEMPERATURE, abs=0.001)
+    used = (views.WHOLE_WEIGHT, views.CENTRE_WEIGHT, views.BEST_WEIGHT)
+    assert tuple(fitted["weights"][name] for name in ("whole", "centre", "best")) == used
