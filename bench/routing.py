@@ -21,7 +21,7 @@ from atmo.mesh.field import GradientField
 from atmo.mesh.routing import Query, decide
 from atmo.mesh.rows import Gradient, NodeInfo
 from atmo.mesh.table import RoutingTable
-from atmo.mesh.views import build_views
+from atmo.mesh.views import views_of
 from bench import texts
 from bench.harness import Context, Outcome, Series
 
@@ -118,7 +118,6 @@ def make_capabilities(encoder: Encoder, count: int, chance: random.Random) -> li
     """Distinct capabilities with real vectors, as a node would publish them."""
     made = []
     for number, offer in enumerate(texts.offers(count, chance)):
-        description, *examples = encoder.encode_batch([offer.description, *offer.examples])
         descriptor = Descriptor(
             id=f"atmo:chat:{offer.name}",
             type="chat",
@@ -130,7 +129,8 @@ def make_capabilities(encoder: Encoder, count: int, chance: random.Random) -> li
             price=chance.choice((0.0, 0.0, 0.5, 2.0)),
             labels=(GENERAL,) if number < GENERALS else (),
         )
-        made.append(Capability(descriptor, encoder.encoder_id, build_views(description, examples)))
+        views = views_of(offer.description, offer.examples, encoder.encode)
+        made.append(Capability(descriptor, encoder.encoder_id, views))
     return made
 
 

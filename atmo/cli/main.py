@@ -26,6 +26,8 @@ app.add_typer(node_app, name="node")
 app.add_typer(mesh_app, name="mesh")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
+eval_app = typer.Typer(help="Measure with your own texts, without a node.", no_args_is_help=True)
+app.add_typer(eval_app, name="eval")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 NodeName = Annotated[str, typer.Option("--node", help="Talk to the local node of this name.", metavar="NAME")]
@@ -293,6 +295,31 @@ def keys_revoke(
     from atmo.cli import keys_commands
 
     keys_commands.revoke(which, home, as_json=as_json)
+
+
+@eval_app.callback()
+def evaluate() -> None:
+    """Measure with your own texts, without a node."""
+
+
+@eval_app.command("routing")
+def eval_routing(
+    capabilities: Annotated[
+        str, typer.Option(help='JSON list of {"id", "type", "description", "examples": [...]}.', metavar="FILE")
+    ],
+    intents: Annotated[
+        str,
+        typer.Option(
+            help='Lines of {"text", "expect": [ids], "hard": true or false}; expect [] where nothing fits.',
+            metavar="FILE",
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say how often a text finds the capability that serves it, and show each miss."""
+    from atmo.cli import eval_command
+
+    eval_command.routing(capabilities, intents, as_json=as_json)
 
 
 @app.command()

@@ -1,10 +1,10 @@
-"""Text to a vector of 384 numbers whose direction is its meaning: all-MiniLM-L6-v2 in int8, on one thread.
+"""Text to a vector of 384 numbers whose direction is its meaning: all-MiniLM-L6-v2, fine-tuned for routing, in int8.
 
-Theory of operation. Close texts have close vectors, and all vectors have length 1, so closeness is a dot product.
-The model reads at most 128 tokens. A longer text is read through a window: its first 95 and last 31 tokens between
-the two that mark start and end, because a prompt says what it wants at its start or its end and quotes material in
-between. What cannot lie in that window is cut off as text, before tokenising, so that a prompt of a megabyte costs
-no more than a page.
+Theory of operation. Close texts have close vectors, and all vectors have length 1, so closeness is a dot product. The
+model runs on one thread and reads at most 128 tokens. A longer text is read through a window: its first 95 and last 31
+tokens between the two that mark start and end, because a prompt says what it wants at its start or its end and quotes
+material in between. What cannot lie in that window is cut off as text, before tokenising, so that a prompt of a
+megabyte costs no more than a page.
 
 Texts are computed one by one: the product's int8 scale is taken over all tokens of a call, so in a batch the
 neighbours would show in a text's vector, and nodes that check each other's vectors need the same text to give the

@@ -88,7 +88,8 @@ class Decision(msgspec.Struct, frozen=True):
     compared, the winner first; passed: capabilities that did not come into play; excluded: counts by reason;
     alternatives: where to turn next if the chosen one fails, in order. fallback: nothing fits the text, so a general
     chat answers; explored: drawn evenly to learn; sure: no other class comes near in relevance; by_text: False where a
-    pinned model or type decided. elapsed_s: filled in by whoever holds a clock.
+    pinned model or type decided. elapsed_s: filled in by whoever holds a clock. probability: that this capability is
+    the right one for the text, as calibrated; 1 where the text had no say.
     """
 
     chosen: Terms
@@ -104,6 +105,7 @@ class Decision(msgspec.Struct, frozen=True):
     rows_read: int
     rows_known: int
     elapsed_s: float = 0.0
+    probability: float = 1.0
 
     @property
     def route(self) -> Route:

@@ -73,7 +73,7 @@ def lines(decision: Decision) -> list[str]:
         told.append("No capability fits the text; a general chat answers instead.")
     elif decision.by_text:
         lead = "clearly" if decision.sure else "narrowly"
-        told.append(f"Relevance {chosen.relevance:.3f}: {lead} the best fit.")
+        told.append(f"Relevance {chosen.relevance:.3f}: {lead} the best fit, right in {decision.probability:.0%}.")
     told.append(arithmetic(chosen))
     told += [f"Not {runner.node} ({runner.why}): {arithmetic(runner)}" for runner in decision.runners]
     if len(decision.classes) > 1:

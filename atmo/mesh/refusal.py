@@ -10,7 +10,7 @@ from atmo.mesh.constraints import Bits, class_bits, row_bits
 from atmo.mesh.decision import capability_id
 from atmo.mesh.field import GradientField, work_units
 from atmo.mesh.query import Query
-from atmo.mesh.ranking import UNFIT, Ranking, names_what_it_wants, rank
+from atmo.mesh.ranking import Ranking, fits, names_what_it_wants, rank
 from atmo.mesh.reasons import WORDS, Reason, rule
 from atmo.mesh.table import RoutingTable
 
@@ -60,7 +60,7 @@ def _fitting(
     """The offers to speak of, and their name: those that fit the text if some do, however they break conditions."""
     if ranking.by_text and not names_what_it_wants(query.constraints):
         free = rank(table, Query(query.local, query.vector, expected_output_tokens=0))
-        fit = [klass for klass, score in zip(free.classes, free.scores, strict=True) if score >= UNFIT]
+        fit = [klass for klass, score in zip(free.classes, free.scores, strict=True) if fits(score)]
         if fit:
             return known[np.isin(table.rows.klass[known], fit)], "offers that fit the text"
     return known, "offers"

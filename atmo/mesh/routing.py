@@ -176,6 +176,7 @@ def _decision(search: _Search, candidates: list[_Candidate], fallback: bool, rng
         sure=not fallback and search.ranking.lead >= SURE,
         rows_read=search.rows_read,
         rows_known=len(search.table),
+        probability=search.ranking.probability(best.klass),
     )
 
 

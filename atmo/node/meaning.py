@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from atmo.errors import AtmoError, UsageError
+from atmo.generation import Turn
 from atmo.ids import PeerId
 from atmo.mesh.capability import Capability, Descriptor
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.query import Query
-from atmo.mesh.views import build_views
+from atmo.mesh.views import Vector, views_of
 
 if TYPE_CHECKING:
     from atmo.inference.encoder import Encoder
@@ -22,6 +25,39 @@ if TYPE_CHECKING:
 EXPECTED_OUTPUT_TOKENS = 128
 # Characters for one token, to judge a prompt's length without a tokenizer. English text has about four.
 CHARS_PER_TOKEN = 4
+
+
+# Of a conversation's earlier turns so many are read, and so many characters of each, so that with them the last one
+# still lies within the encoder's window. Guesses.
+EARLIER_TURNS, EARLIER_CHARS = 2, 160
+# Of the last turn alone in a conversation's vector, the rest being all of it. Measured, tools/encoder/results/fit.json.
+LAST_WEIGHT = 0.7
+
+
+def conversation(turns: Sequence[Turn]) -> str:
+    """A conversation as one text: the user's last turn behind the beginnings of the turns before it.
+
+    The form is the one the encoder was trained on. System prompts do not count: they are the same for every request of
+    an application. What follows the last question (an answer begun, a tool's result) does not either.
+    """
+    said = _asked(turns)
+    if len(said) < 2:
+        return last_question(turns)
+    earlier = [f"{turn.role}: {turn.content.strip()[:EARLIER_CHARS]}" for turn in said[-1 - EARLIER_TURNS : -1]]
+    return "\n".join([*earlier, f"user: {said[-1].content.strip()}"])
+
+
+def last_question(turns: Sequence[Turn]) -> str:
+    said = _asked(turns)
+    return said[-1].content if said else ""
+
+
+def _asked(turns: Sequence[Turn]) -> list[Turn]:
+    """What user and assistant said, up to the user's last turn."""
+    said = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content.strip()]
+    while said and said[-1].role != "user":
+        said.pop()
+    return said
 
 
 class Meaning:
@@ -48,20 +84,39 @@ class Meaning:
 
     def capability(self, descriptor: Descriptor) -> Capability:
         """The descriptor with its vectors, as it is gossiped."""
-        texts = [descriptor.description, *descriptor.examples]
-        vectors = self.encoder.encode_batch(texts)
-        return Capability(descriptor, self.encoder.encoder_id, build_views(vectors[0], list(vectors[1:])))
+        views = views_of(descriptor.description, descriptor.examples, self.encoder.encode)
+        return Capability(descriptor, self.encoder.encoder_id, views)
+
+    def vector(self, text: str, turns: Sequence[Turn] = ()) -> Vector:
+        """The meaning of a text; of a conversation mostly its last turn, and a little all of it."""
+        talk = conversation(turns)
+        last = last_question(turns) or text
+        alone = self.encoder.encode(last)
+        if talk in ("", last):
+            return alone
+        mixed = LAST_WEIGHT * alone + (1 - LAST_WEIGHT) * self.encoder.encode(talk)
+        return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
 
     def query(
-        self, text: str, model: str, kind: str, wishes: dict[str, Any], local: PeerId, max_tokens: int = 0
+        self,
+        text: str,
+        model: str,
+        kind: str,
+        wishes: dict[str, Any],
+        local: PeerId,
+        max_tokens: int = 0,
+        turns: Sequence[Turn] = (),
     ) -> Query:
-        """What routing needs to know of a request. Raises UsageError for an empty text or an unknown constraint."""
+        """What routing needs to know of a request. turns: of the conversation that the text ends, if it is one.
+
+        Raises UsageError for an empty text or an unknown constraint.
+        """
         if not text.strip():
             raise UsageError("The prompt is empty.", hint="Say what you want.")
         constraints = constraints_from({**wishes, "model": model, "type": kind})
         return Query(
             local=local,
-            vector=None if constraints.model else self.encoder.encode(text),  # a named model is not chosen by the text
+            vector=None if constraints.model else self.vector(text, turns),  # a named model is not chosen by the text
             prompt_tokens=len(text) // CHARS_PER_TOKEN + 1,
             expected_output_tokens=max_tokens or EXPECTED_OUTPUT_TOKENS,
             constraints=constraints,

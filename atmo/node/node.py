@@ -26,6 +26,7 @@ from atmo.generation import Finish, Piece, Sampling, Task, Turn
 from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
 from atmo.keys import issue_revocation
 from atmo.mesh.asking import Job, Routed
+from atmo.mesh.capability import CHAT
 from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
@@ -225,7 +226,8 @@ class Node:
         brief: of the decision only what was chosen; `explained` has the rest.
         """
         tell = reports.brief if brief else reports.decision
-        job = Job(task, self._query(wish, wish.text), timeout_s)
+        talk = task.turns if wish.type in ("", CHAT) else ()
+        job = Job(task, self._query(wish, wish.text, talk), timeout_s)
         began_s = self.clock.now()
         first_s = 0.0
         routed: Routed | None = None
@@ -248,8 +250,8 @@ class Node:
                 else:
                     yield {"event": "vector", "vector": reports.vector(reply.vector)}
 
-    def _query(self, request: RouteRequest, text: str) -> Query:
-        return self._meaning.query(text, request.model, request.type, request.constraints, self.mesh.peer)
+    def _query(self, request: RouteRequest, text: str, turns: tuple[Turn, ...] = ()) -> Query:
+        return self._meaning.query(text, request.model, request.type, request.constraints, self.mesh.peer, turns=turns)
 
     # Putting it together
 

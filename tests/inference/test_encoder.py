@@ -49,7 +49,7 @@ def test_a_vector_has_length_one_and_says_what_made_it(encoder: Encoder) -> None
     assert vector.shape == (DIM,)
     assert vector.dtype == np.float32
     assert float(np.linalg.norm(vector)) == pytest.approx(1, abs=1e-5)
-    assert encoder.encoder_id == "minilm-l6-v2-int8-1"
+    assert encoder.encoder_id == "minilm-l6-v2-int8-2"
     assert (encoder.dim, encoder.window) == (DIM, 128)
 
 
@@ -150,7 +150,7 @@ def test_recent_texts_are_found_and_the_oldest_forgotten() -> None:
     encoder.encode("one")
     encoder.encode("two")
     assert (encoder.stats.hits, encoder.stats.misses, encoder.stats.entries) == (2, 4, 2)
-    assert repr(encoder) == "<Encoder minilm-l6-v2-int8-1 cached=2 hits=2 misses=4>"
+    assert repr(encoder) == "<Encoder minilm-l6-v2-int8-2 cached=2 hits=2 misses=4>"
 
 
 def test_no_text_stays_in_memory_and_two_encoders_keep_it_under_different_digests() -> None:

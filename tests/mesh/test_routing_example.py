@@ -55,8 +55,8 @@ def town() -> Town:
     cloud = town.node("cloud", capability("writer", strength=0.9, price=15.0))
     town.tell(cloud, load("writer", service_s=1.19))
     town.field.observe_rtt(cloud, 0.01, town.now)
-    put_views(town, "coder", 0.40, 0.50, 0.60)
-    put_views(town, "writer", 0.40, 0.48, 0.60)
+    put_views(town, "coder", 0.45, 0.50, 0.60)
+    put_views(town, "writer", 0.45, 0.45, 0.60)
     return town
 
 

@@ -11,7 +11,7 @@ from atmo.inference.encoder import Encoder
 from atmo.mesh.capability import Capability, Descriptor
 from atmo.mesh.query import Query
 from atmo.mesh.routing import decide
-from atmo.mesh.views import build_views
+from atmo.mesh.views import views_of
 from tests.mesh.routing_support import Town
 
 OFFERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -64,9 +64,8 @@ PLAIN = [
 def office() -> tuple[Town, Encoder]:
     town, encoder = Town(), Encoder.load()
     for name, (description, examples) in OFFERS.items():
-        vectors = encoder.encode_batch([description, *examples])
         descriptor = Descriptor(id=f"atmo:chat:{name}", type="chat", description=description, examples=examples)
-        views = build_views(vectors[0], list(vectors[1:]))
+        views = views_of(description, examples, encoder.encode)
         town.node(name, Capability(descriptor, encoder.encoder_id, views))
     return town, encoder
 
