@@ -48,6 +48,9 @@ class Invented:
         self._looks += 1
         return self._reports[self._looks % REPORTS]
 
+    def counters(self) -> Json:
+        return {"uptime_s": 0.0, "peers": 0, "rows": {}, "engines": [], "lanes": {}}
+
     def events(self, since: int, *, follow: bool) -> AsyncIterator[Json]:
         return self.journal.follow(since) if follow else _each(self.journal.since(since))
 

@@ -194,7 +194,7 @@ async def test_closing_at_any_moment_of_the_start_leaves_no_process(parrot: Path
         for _ in range(steps):
             await asyncio.sleep(0.003)
         await supervisor.close()
-        assert [child for child in psutil.Process().children() if "atmo.inference.worker" in child.cmdline()] == []
+        assert not _workers()
 
 
 @pytest.mark.asyncio
@@ -292,3 +292,15 @@ async def test_a_supervisor_works_on_uvloop_too(parrot: Path) -> None:
             return runner.run(story())
 
     assert await asyncio.to_thread(run) == song(30)
+
+
+def _workers() -> list[psutil.Process]:
+    """Children of this process that are workers and have not ended."""
+    found = []
+    for child in psutil.Process().children():
+        try:
+            if "atmo.inference.worker" in child.cmdline():
+                found.append(child)
+        except psutil.Error:
+            continue  # it has just ended
+    return found

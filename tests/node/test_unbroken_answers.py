@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from atmo.client import SyncClient
-from tests.cluster import Cluster
+from tests.cluster import Cluster, eventually
 from tests.inference.gguf_maker import song, write_parrot
 
 TOKENS = 1500
@@ -79,8 +79,13 @@ def test_a_node_told_to_stop_lets_another_go_on(cluster: Cluster, singers: SyncC
 def test_a_worker_that_dies_on_the_only_node_is_waited_for(cluster: Cluster, singers: SyncClient) -> None:
     """Nobody else has the model: the answer goes on when the worker is back."""
     cluster.kill("first")
+    eventually(lambda: _linked(singers) == ["second"], "the asker knows that the other is gone")
 
     def kill_worker(node: str) -> None:
         os.kill(cluster.client(node).status()["capabilities"][0]["worker_pid"], signal.SIGKILL)
 
     check(*sung(singers, 50, kill_worker))
+
+
+def _linked(client: SyncClient) -> list[str]:
+    return [node["name"] for node in client.mesh()["nodes"] if node["linked"]]
