@@ -56,6 +56,10 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     strict: bool = False
 
 
+NO_CONDITIONS = Constraints()
+_LOST, _READY, _EJECTED = int(Reason.LOST), int(Reason.READY), int(Reason.EJECTED)  # enum arithmetic is slow
+
+
 def class_bits(table: RoutingTable, query: Query) -> Bits:
     """(n_classes,) int64: the conditions that each class's descriptor breaks. Absent classes get every bit."""
     classes, wanted, n = table.classes, query.constraints, table.classes.used
@@ -96,11 +100,17 @@ def class_bits(table: RoutingTable, query: Query) -> Bits:
 def row_bits(table: RoutingTable, query: Query, rows: NDArray[np.int32], now: float) -> Bits:
     """(n_rows,) int64: the conditions that each row's node, link or load breaks; MAX_LATENCY is the field's to set."""
     columns, wanted = table.rows, query.constraints
-    peers = columns.peer[rows]
+    peers = columns.peer.take(rows)
     bits: Bits = np.zeros(len(rows), dtype=np.int64)
-    bits[table.peers.lost[peers]] |= Reason.LOST
-    bits[~columns.ready[rows]] |= Reason.READY
-    bits[columns.ejected_until_s[rows] > now] |= Reason.EJECTED
+    for broken, reason in (
+        (table.peers.lost.take(peers), _LOST),
+        (columns.ready[rows] == 0, _READY),
+        (columns.ejected_until_s[rows] > now, _EJECTED),
+    ):
+        if np.count_nonzero(broken):  # counting is quicker than masking, and mostly there are none
+            bits[broken] |= reason
+    if not query.exclude and (wanted is NO_CONDITIONS or wanted == NO_CONDITIONS):
+        return bits
     if query.exclude:
         bits[np.isin(peers, [table.find_peer(peer) for peer in query.exclude])] |= Reason.TRIED
     if wanted.local_only:

@@ -60,7 +60,7 @@ def survey(table: RoutingTable, field: GradientField, query: Query, now: float) 
 
 def as_dict(decision: Decision) -> dict[str, Any]:
     """JSON-ready: peer ids in their written form, numbers that JSON lacks as None."""
-    plain = msgspec.to_builtins(decision, builtin_types=(bytes,))
+    plain = msgspec.to_builtins(decision.account, builtin_types=(bytes,))
     cleaned: dict[str, Any] = _clean(plain)
     return cleaned
 

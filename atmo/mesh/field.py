@@ -10,9 +10,10 @@ what the origins signed and from what it saw itself. For one candidate, in secon
     Phi'' = Phi' * (1 + lambda*e)                     e = gamma^dt*e + 1 at a failure, gamma^dt*e in between
 
 `Phi''` is the potential; lower is better. A load that was told long ago says little, so a candidate drifts towards
-what is usual in its class, rather on the slow side. Size is counted in units of work (`work_units`), so that a node's
-seconds a unit, learned from any mix of requests, give the S of the next one. Invariants: every potential is finite and
-positive; an advert cannot push S below a quarter of the candidates' median; after three answers adverts do not count.
+what is usual in its class, rather on the slow side. S comes from seconds a prompt token and an output token that were
+learned from any mix of requests (pace.py), so hardware that suits a shape of request is found by itself. Invariants:
+every potential is finite and positive; an advert cannot push S below a quarter of the candidates' median; after three
+answers adverts do not count.
 
 Outlier ejection as Envoy does it: five failures in a row put a candidate out for 30 s, longer each time, and then the
 first request decides whether it stays. The decision ignores ejection where it would leave nobody.
@@ -20,6 +21,7 @@ first request decides whether it stays. The decision ignores ejection where it w
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -28,11 +30,18 @@ from numpy.typing import NDArray
 
 from atmo.ids import PeerId
 from atmo.mesh.capability import Load
-from atmo.mesh.table import MAX_SERVICE_S, RoutingTable
+from atmo.mesh.pace import Size, rates, remember, size_of
+from atmo.mesh.remembered import Rankings
+from atmo.mesh.table import MAX_SERVICE_S, RoutingTable, RowColumns
 
 Floats = NDArray[np.float64]
-
-PREFILL_SHARE = 1 / 8  # work of a prompt token against an output token; a guess between 1/4 (two cores) and 1/50 (GPU)
+_AT = {name: at for at, name in enumerate(RowColumns.TOGETHER)}  # in the block of a row
+_IN_FLIGHT, _SLOTS, _OWN, _SAID, _SETTLED = (_AT[name] for name in ("in_flight", "slots", "own", "said_s", "settled_s"))
+_SERVICE, _DECODE, _SAMPLES = _AT["service_s"], _AT["decode_tps"], _AT["samples"]
+_PROMPT, _OUTPUT = _AT["prompt_s"], _AT["output_s"]
+_EXCESS, _EXCESS_AT, _FAILURES, _FAILED_AT = (
+    _AT[name] for name in ("excess_s", "excess_at_s", "failures", "failed_at_s")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ class GradientField:
     def __init__(self, table: RoutingTable, settings: FieldSettings | None = None) -> None:
         self.table = table
         self.settings = settings or FieldSettings()
+        self.rankings = Rankings(table)
         self._running: dict[tuple[PeerId, str], _Running] = {}
 
     def __repr__(self) -> str:
@@ -128,7 +138,7 @@ class GradientField:
         if row < 0 or not np.isfinite(wait_s):
             return
         rows = self.table.rows
-        prefill_s = float(rows.unit_s[row]) * prompt_tokens * PREFILL_SHARE
+        prefill_s = float(rows.prompt_s[row]) * prompt_tokens
         queue = max(0.0, float(rows.in_flight[row] + rows.own[row] - rows.slots[row])) / float(rows.slots[row])
         excess_s = max(0.0, wait_s - prefill_s - queue * float(rows.service_s[row]))
         level, at_s = float(rows.excess_s[row]), float(rows.excess_at_s[row])
@@ -148,12 +158,14 @@ class GradientField:
         rows.ejections[row] = max(0, int(rows.ejections[row]) - 1)
         if not (np.isfinite(service_s) and service_s >= 0):
             return
-        unit_s = min(max(service_s, self.settings.least_service_s), MAX_SERVICE_S) / work_units(
-            prompt_tokens, output_tokens
-        )
+        spent_s = min(max(service_s, self.settings.least_service_s), MAX_SERVICE_S)
         rows.samples[row] += 1
-        rate = max(self.settings.learning_rate, 1.0 / int(rows.samples[row]))  # the first samples average evenly
-        rows.unit_s[row] += rate * (unit_s - float(rows.unit_s[row]))
+        rate = max(self.settings.learning_rate, 1.0 / float(rows.samples[row]))  # the first samples average evenly
+        means: list[Floats] = [getattr(rows, name) for name in rows.MEANS]
+        held = remember([float(mean[row]) for mean in means], size_of(prompt_tokens, output_tokens), spent_s, rate)
+        for mean, value in zip(means, held, strict=True):
+            mean[row] = value
+        rows.prompt_s[row], rows.output_s[row] = rates(held)
 
     def observe_failure(self, peer: PeerId, capability_id: str, now: float) -> None:
         """The request failed there through the peer's or the path's fault. Not for a cancel or a caller's mistake."""
@@ -161,7 +173,7 @@ class GradientField:
         if row < 0:
             return
         rows, settings = self.table.rows, self.settings
-        rows.failures[row] = float(self._failures(np.array([row]), now)[0]) + 1.0
+        rows.failures[row] = self._failures_left(row, now) + 1.0
         rows.failed_at_s[row] = now
         if now < rows.ejected_until_s[row]:
             return  # begun before it was put out: known already
@@ -191,52 +203,85 @@ class GradientField:
         if row >= 0:
             self._settle(row, now)
 
-    def terms(self, rows: NDArray[np.int32], units: float, local: PeerId, now: float) -> FieldTerms:
-        """The field over candidates of one class. rows: (n,), n >= 1; units: of the request, see `work_units`."""
-        columns = self.table.rows
-        for row in rows[(columns.own[rows] > 0) & (columns.settled_s[rows] != columns.said_s[rows])].tolist():
-            self._settle(row, float(columns.said_s[row]) - self.settings.gossip_delay_s)
-        values = np.empty((len(TERMS), len(rows)))
+    def terms(self, rows: NDArray[np.int32], size: Size, local: PeerId, now: float) -> FieldTerms:
+        """The field over candidates of one class. rows: (n,), n >= 1; size: of the request."""
+        columns, n = self.table.rows, len(rows)
+        told = columns.block.take(rows, axis=0).T  # (len(TOGETHER), n)
+        if np.count_nonzero(told[_OWN]):
+            for at in np.flatnonzero((told[_OWN] > 0) & (told[_SETTLED] != told[_SAID])).tolist():
+                self._settle(int(rows[at]), float(told[_SAID, at]) - self.settings.gossip_delay_s)
+                told[_OWN, at] = columns.own[rows[at]]
+        values = np.empty((len(TERMS), n))
         latency_s, service_s, in_flight, own, slots, age_s, weight, phi_s, p75_s, failures, potential_s = values
-        latency_s[:] = self._latency(rows, local, now)
-        service_s[:] = self._service(rows, units)
-        in_flight[:], own[:], slots[:] = columns.in_flight[rows], columns.own[rows], columns.slots[rows]
-        phi_s[:] = latency_s + service_s * (1.0 + np.maximum(0.0, in_flight + own + 1.0 - slots) / slots)
-        age_s[:] = np.maximum(0.0, now - columns.said_s[rows])
-        weight[:] = np.exp(age_s / -self.settings.tau_staleness_s)
-        p75_s[:] = nearest_rank(phi_s, 0.75)
-        failures[:] = self._failures(rows, now)
-        potential_s[:] = weight * phi_s + (1.0 - weight) * p75_s
-        potential_s *= 1.0 + self.settings.failure_weight * failures
+        latency_s[:] = self._latency(rows, told, local, now)
+        service_s[:] = self._service(told, size)
+        in_flight[:], own[:], slots[:] = told[_IN_FLIGHT], told[_OWN], told[_SLOTS]
+        queue = in_flight + own
+        queue += 1.0
+        queue -= slots
+        np.maximum(queue, 0.0, out=queue)
+        queue /= slots
+        queue += 1.0
+        np.multiply(queue, service_s, out=phi_s)
+        phi_s += latency_s
+        np.subtract(now, told[_SAID], out=age_s)
+        np.maximum(age_s, 0.0, out=age_s)
+        np.exp(age_s * (-1.0 / self.settings.tau_staleness_s), out=weight)
+        usual_s = nearest_rank(phi_s, 0.75)
+        p75_s[:] = usual_s
+        np.subtract(1.0, weight, out=potential_s)
+        potential_s *= usual_s
+        potential_s += weight * phi_s
+        self._weigh_failures(told, failures, potential_s, now)
         return FieldTerms(rows, values)
 
-    def _latency(self, rows: NDArray[np.int32], local: PeerId, now: float) -> Floats:
-        columns, peers = self.table.rows, self.table.peers
-        index = columns.peer[rows]
-        rtt_s = peers.rtt_s[index]
-        path_s = np.where(rtt_s < 0, self.settings.unknown_rtt_s, rtt_s)
+    def _latency(self, rows: NDArray[np.int32], told: Floats, local: PeerId, now: float) -> Floats:
+        peers, index = self.table.peers, self.table.rows.peer.take(rows)
+        path_s: Floats = peers.rtt_s.take(index)
+        unknown = path_s < 0
+        if np.count_nonzero(unknown):
+            path_s[unknown] = self.settings.unknown_rtt_s
         path_s[index == self.table.find_peer(local)] = 0.0
-        fading = np.exp((columns.excess_at_s[rows] - now) / self.settings.tau_s)
-        worst: Floats = np.maximum(path_s, columns.excess_s[rows] * np.minimum(fading, 1.0))
-        return worst
+        if np.count_nonzero(told[_EXCESS]):
+            fading = np.exp(np.minimum(told[_EXCESS_AT] - now, 0.0) / self.settings.tau_s)
+            np.maximum(path_s, told[_EXCESS] * fading, out=path_s)
+        return path_s
 
-    def _service(self, rows: NDArray[np.int32], units: float) -> Floats:
-        columns, settings = self.table.rows, self.settings
-        decode_tps = columns.decode_tps[rows]
-        by_rate = np.where(decode_tps > 0, np.minimum(units / np.maximum(decode_tps, 1e-6), MAX_SERVICE_S), 0.0)
-        advert = np.where(columns.service_s[rows] > 0, columns.service_s[rows], by_rate)
-        advert = np.where(advert > 0, np.maximum(advert, settings.least_service_s), settings.default_service_s)
-        known = columns.samples[rows] >= settings.trusted_samples
-        seen = columns.unit_s[rows] * units
+    def _service(self, told: Floats, size: Size) -> Floats:
+        """S: as seen where enough was, else as advertised, within bounds."""
+        settings, n = self.settings, told.shape[1]
+        known = told[_SAMPLES] >= settings.trusted_samples
+        number = np.count_nonzero(known)
+        if number:
+            seen: Floats = told[_PROMPT] * size.prompt + told[_OUTPUT] * size.output
+            np.maximum(seen, settings.least_service_s, out=seen)
+            np.minimum(seen, MAX_SERVICE_S, out=seen)
+            if number == n:
+                return seen
+        advert: Floats = told[_SERVICE].copy()
+        if np.count_nonzero(advert) < n:
+            silent = advert == 0
+            tps = told[_DECODE, silent]
+            by_rate = np.minimum(size.units / np.maximum(tps, 1e-6), MAX_SERVICE_S)
+            advert[silent] = np.where(tps > 0, by_rate, settings.default_service_s)
+        np.maximum(advert, settings.least_service_s, out=advert)
+        if not number:
+            return np.maximum(advert, settings.advert_floor * nearest_rank(advert, 0.5), out=advert)
         floor = settings.advert_floor * nearest_rank(np.where(known, seen, advert), 0.5)
         service_s: Floats = np.where(known, seen, np.maximum(advert, floor))
         return service_s
 
-    def _failures(self, rows: NDArray[np.int32] | NDArray[np.intp], now: float) -> Floats:
-        columns = self.table.rows
-        past_s = np.maximum(0.0, now - columns.failed_at_s[rows])
-        left: Floats = columns.failures[rows] * np.exp2(-past_s / self.settings.failure_half_life_s)
-        return left
+    def _weigh_failures(self, told: Floats, failures: Floats, potential_s: Floats, now: float) -> None:
+        """Fills in what is left of each one's failures, and their share of its potential."""
+        failures[:] = 0.0
+        if np.count_nonzero(told[_FAILURES]):
+            past_s = np.maximum(0.0, now - told[_FAILED_AT])
+            np.multiply(told[_FAILURES], np.exp2(past_s / -self.settings.failure_half_life_s), out=failures)
+            potential_s *= 1.0 + self.settings.failure_weight * failures
+
+    def _failures_left(self, row: int, now: float) -> float:
+        past_s = max(0.0, now - float(self.table.rows.failed_at_s[row]))
+        return float(self.table.rows.failures[row]) * math.exp2(-past_s / self.settings.failure_half_life_s)
 
     def _end(self, peer: PeerId, capability_id: str) -> int:
         """One of our requests there ended. The row, or -1."""
@@ -287,11 +332,6 @@ class _Running:
         return True
 
 
-def work_units(prompt_tokens: float, output_tokens: float) -> float:
-    """The size of a request: output tokens, and prompt tokens at their share. At least 1."""
-    return max(1.0, output_tokens + prompt_tokens * PREFILL_SHARE)
-
-
 def peak_ewma(level: float, sample: float, elapsed_s: float, tau_s: float) -> float:
     """Up at once, down slowly. level < 0: no sample before."""
     if level < 0 or sample > level:
@@ -302,5 +342,7 @@ def peak_ewma(level: float, sample: float, elapsed_s: float, tau_s: float) -> fl
 
 def nearest_rank(values: Floats, share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed. values: (n,), n >= 1."""
-    rank = max(0, int(np.ceil(share * len(values))) - 1)
-    return float(np.partition(values, rank)[rank])
+    rank = max(0, math.ceil(share * len(values)) - 1)
+    ordered = values.copy()
+    ordered.partition(rank)
+    return float(ordered[rank])

@@ -157,7 +157,8 @@ class MeshNode:
             query = replace(query, constraints=msgspec.structs.replace(query.constraints, local_only=True))
         began_s = self._clock.now()
         decision = decide(self.table, self.field, query, began_s, self._rng)
-        return msgspec.structs.replace(decision, elapsed_s=self._clock.now() - began_s)
+        decision.elapsed_s = self._clock.now() - began_s
+        return decision
 
     async def ask(self, job: Job) -> AsyncGenerator[Routed | Answer, None]:
         """Send a request and stream what comes back: `Routed`, pieces, and `Finished` at the end.

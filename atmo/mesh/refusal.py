@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from atmo.errors import NoRoute
 from atmo.mesh.constraints import Bits, class_bits, row_bits
-from atmo.mesh.decision import capability_id
-from atmo.mesh.field import GradientField, work_units
+from atmo.mesh.field import GradientField
+from atmo.mesh.pace import size_of
 from atmo.mesh.query import Query
 from atmo.mesh.ranking import UNFIT, Ranking, names_what_it_wants, rank
 from atmo.mesh.reasons import WORDS, Reason, rule
@@ -23,11 +23,11 @@ def full_bits(table: RoutingTable, field: GradientField, query: Query, rows: NDA
     limit_ms = query.constraints.max_latency_ms
     if limit_ms is None:
         return bits
-    units = work_units(query.prompt_tokens, query.expected_output_tokens)
+    size = size_of(query.prompt_tokens, query.expected_output_tokens)
     free = np.flatnonzero(bits == 0)
     for klass in np.unique(table.rows.klass[rows[free]]).tolist():
         members = free[table.rows.klass[rows[free]] == klass]
-        late = field.terms(rows[members], units, query.local, now).potential_s * 1e3 > limit_ms
+        late = field.terms(rows[members], size, query.local, now).potential_s * 1e3 > limit_ms
         bits[members[late]] |= Reason.MAX_LATENCY
     return bits
 
@@ -78,7 +78,9 @@ def _least(table: RoutingTable, rows: NDArray[np.int32], bits: Bits) -> str:
 def _nothing_fits(table: RoutingTable, ranking: Ranking) -> NoRoute:
     best = ""
     if ranking.classes:
-        best = f"; the nearest is {capability_id(table.classes, ranking.classes[0])} at {ranking.scores[0]:.2f}"
+        best = (
+            f"; the nearest is {table.classes.capability[ranking.classes[0]].descriptor.id} at {ranking.scores[0]:.2f}"
+        )
     return NoRoute(
         f"Nothing that is offered fits this text{best}.",
         hint="Name a model with --model, or add a node with a general chat.",

@@ -15,12 +15,13 @@ from atmo.mesh.field import (
     FieldTerms,
     nearest_rank,
     peak_ewma,
-    work_units,
 )
+from atmo.mesh.pace import Size, size_of
 from tests.mesh.routing_support import Town, capability, load, peer
 
 CODER = "atmo:chat:coder"
 OFFER = capability("coder", "code")
+USUAL = Size(0, 128)
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def town() -> Iterator[Town]:
     made.table.validate()
 
 
-def terms(town: Town, *names: str, units: float = 128.0) -> FieldTerms:
+def terms(town: Town, *names: str, size: Size = USUAL) -> FieldTerms:
     rows = np.array([town.table.find(peer(name), CODER) for name in names], dtype=np.int32)
-    return town.field.terms(rows, units, town.home, town.now)
+    return town.field.terms(rows, size, town.home, town.now)
 
 
 def term(town: Town, node: str, name: str, *others: str) -> float:
@@ -52,8 +53,8 @@ def test_nearest_rank_is_a_value_that_occurs(share: float, value: float) -> None
 
 
 def test_work_counts_output_fully_and_a_prompt_at_its_share() -> None:
-    assert work_units(80, 100) == 110
-    assert work_units(0, 0) == 1
+    assert size_of(80, 100).units == 110
+    assert size_of(0, 0) == Size(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_what_was_learned_of_one_size_foretells_another(town: Town) -> None:
     for _ in range(3):
         town.field.observe_finish(who, CODER, 2.0, 800, 100, town.now)  # 200 units in 2 s
 
-    assert float(terms(town, "desk", units=50.0).term("service_s")[0]) == pytest.approx(0.5)
+    assert float(terms(town, "desk", size=Size(0, 50)).term("service_s")[0]) == pytest.approx(0.5)
 
 
 def test_service_time_comes_from_the_rate_where_nothing_better_is_known(town: Town) -> None:
