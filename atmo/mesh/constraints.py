@@ -134,15 +134,15 @@ def _label_bits(table: RoutingTable, query: Query, rows: NDArray[np.int32], bits
     needed, homes = frozenset(query.constraints.labels), query.constraints.data_residency
     allowed_homes = {("residency", home) for home in homes}
     no_home, no_label = int(Reason.RESIDENCY), int(Reason.LABELS)
-    judged: dict[tuple[int, int], int] = {}
-    pairs = list(
-        zip(table.peers.label_set[table.rows.peer[rows]].tolist(), table.rows.klass[rows].tolist(), strict=True)
-    )
-    for pair in set(pairs):
-        node, offer = table.label_sets.values[pair[0]], table.classes.labels[pair[1]]
+    width = table.classes.capacity
+    pairs = table.peers.label_set[table.rows.peer[rows]].astype(np.int64) * width + table.rows.klass[rows]
+    distinct, which = np.unique(pairs, return_inverse=True)
+    judged = np.zeros(len(distinct), dtype=np.int64)
+    for at, pair in enumerate(distinct.tolist()):
+        node, offer = table.label_sets.values[pair // width], table.classes.labels[pair % width]
         wrong_home = bool(homes) and not (node & allowed_homes)
-        judged[pair] = wrong_home * no_home | (not needed <= node | offer) * no_label
-    bits |= np.fromiter((judged[pair] for pair in pairs), dtype=np.int64, count=len(pairs))
+        judged[at] = wrong_home * no_home | (not needed <= node | offer) * no_label
+    bits |= judged[which]
 
 
 def _nodes(table: RoutingTable, names: tuple[str, ...]) -> list[int]:

@@ -127,8 +127,8 @@ class Candidate:
     def terms(self, at: int, why: str) -> Terms:
         """Of the place at this position."""
         peer, capability, _ = place = self.places[at]
-        numbers: list[Any] = self.values[:, at].tolist()
-        return Terms(peer, capability, place.name, self.compared.relevance, *numbers, why)
+        told: list[Any] = [peer, capability, place.name, self.compared.relevance, *self.values[:, at].tolist(), why]
+        return Terms(*told)
 
 
 @dataclass(slots=True, eq=False)

@@ -37,6 +37,7 @@ EXPLORE = 0.02  # share of decisions that only learn; design choice, near Prequa
 # Rows that are looked at, shared by the classes that are compared, and the least for each. Guesses: more than enough to
 # draw from.
 WINDOW, LEAST_WINDOW = 64, 20
+WIDER = 8  # a window without a feasible row is widened by so much
 # Draws by the age of the reports in service times. Measured in a simulation of 10 and 50 routers, docs/routing.md: more
 # draws are better while reports are fresh and herd when they are old.
 DRAWS = ((0.5, 5), (1.0, 3), (float("inf"), 2))
@@ -107,19 +108,20 @@ def _feasible_classes(
 def _feasible(
     table: RoutingTable, grounds: Grounds, klass: int, window: int, now: float, rng: np.random.Generator
 ) -> NDArray[np.int32]:
-    """(n,) feasible rows of the class: of a random window of its members, or of all where the window has none."""
+    """(n,) feasible rows of the class: of a random window of its members, of a wider one where that has none."""
     members = table.classes.members[klass].view()
-    rows = members
-    if len(members) > window:
-        start = int(rng.random() * len(members))
-        rows = members[start : start + window]
-        if len(rows) < window:
-            rows = np.concatenate((rows, members[: window - len(rows)]))
-    bits = row_bits(table, grounds.query, rows, now)
-    barred = np.count_nonzero(bits)
-    if len(members) > window and barred == len(rows):
-        rows, bits = members, row_bits(table, grounds.query, members, now)
+    start = int(rng.random() * len(members)) if len(members) > window else 0
+    while True:
+        rows = members
+        if len(members) > window:
+            rows = members[start : start + window]
+            if len(rows) < window:
+                rows = np.concatenate((rows, members[: window - len(rows)]))
+        bits = row_bits(table, grounds.query, rows, now)
         barred = np.count_nonzero(bits)
+        if barred < len(rows) or len(rows) == len(members):
+            break
+        window *= WIDER
     grounds.rows_read += len(rows)
     if barred:
         grounds.barred.append(bits)

@@ -36,8 +36,8 @@ class RowColumns(Columns):
     """Per (peer, capability). What the peer says: in_flight (running and queued), slots, service_s, prompt_tps,
     decode_tps, ready (1 or 0), said_s (when it was heard, -inf never). What this node saw, written by the field: own
     (in flight from here and not in in_flight, as of the report of settled_s), prompt_s and output_s (seconds a token)
-    with the five means they are solved from (pace.py), samples, excess_s with excess_at_s (first-token wait that nothing
-    explains), failures with failed_at_s, streak (failures in a row), ejections, ejected_until_s.
+    with the five means they are solved from (pace.py), samples, excess_s with excess_at_s (first-token wait that
+    nothing explains), failures with failed_at_s, streak (failures in a row), ejections, ejected_until_s.
     """
 
     SPEC: ClassVar[dict[str, tuple[str, float]]] = {
