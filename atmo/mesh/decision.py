@@ -150,12 +150,33 @@ class Grounds:
 
 
 class Decision:
-    """Where the request goes and why: see `Account`, whose fields it has."""
+    """Where the request goes and why: see `Account`, whose fields it has. probes: whose load should be asked for,
+    because what is known of it is old."""
 
-    __slots__ = ("__dict__", "_grounds", "by_text", "chosen", "elapsed_s", "explored", "fallback", "rows_known", "sure")
+    __slots__ = (
+        "__dict__",
+        "_grounds",
+        "by_text",
+        "chosen",
+        "elapsed_s",
+        "explored",
+        "fallback",
+        "probes",
+        "rows_known",
+        "sure",
+    )
 
     def __init__(
-        self, chosen: Terms, grounds: Grounds, *, by_text: bool, fallback: bool, explored: bool, sure: bool, known: int
+        self,
+        chosen: Terms,
+        grounds: Grounds,
+        *,
+        by_text: bool,
+        fallback: bool,
+        explored: bool,
+        sure: bool,
+        known: int,
+        probes: tuple[Route, ...],
     ) -> None:
         self.chosen = chosen
         self.by_text = by_text
@@ -163,6 +184,7 @@ class Decision:
         self.explored = explored
         self.sure = sure
         self.rows_known = known
+        self.probes = probes
         self.elapsed_s = 0.0
         self._grounds = grounds
 

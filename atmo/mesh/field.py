@@ -58,6 +58,7 @@ class FieldSettings:
     default_service_s: float = 1.0  # S when neither advert nor observation exists; a guess
     least_service_s: float = 0.0005  # no engine here answers faster: one text through the encoder takes as long
     advert_floor: float = 0.25  # an advert's S counts at least so much of the candidates' median S; a guess
+    advert_slots: float = 8.0  # an unproven node's slots count at most so many times the candidates' median; a guess
     gossip_delay_s: float = 0.1  # a report may be so old when it leaves: the batch time of gossip
     eject_after: int = 5  # failures in a row; Envoy, consecutive_5xx
     eject_s: float = 30.0  # times the number of ejections; Envoy, base_ejection_time
@@ -213,9 +214,11 @@ class GradientField:
                 told[_OWN, at] = columns.own[rows[at]]
         values = np.empty((len(TERMS), n))
         latency_s, service_s, in_flight, own, slots, age_s, weight, phi_s, p75_s, failures, potential_s = values
-        latency_s[:] = self._latency(rows, told, local, now)
+        peers = self.table.rows.peer.take(rows)
+        here = peers == self.table.find_peer(local)
+        latency_s[:] = self._latency(peers, here, told, now)
         service_s[:] = self._service(told, size)
-        in_flight[:], own[:], slots[:] = told[_IN_FLIGHT], told[_OWN], told[_SLOTS]
+        in_flight[:], own[:], slots[:] = told[_IN_FLIGHT], told[_OWN], self._slots(told)
         queue = in_flight + own
         queue += 1.0
         queue -= slots
@@ -226,6 +229,7 @@ class GradientField:
         phi_s += latency_s
         np.subtract(now, told[_SAID], out=age_s)
         np.maximum(age_s, 0.0, out=age_s)
+        age_s[here] = 0.0  # of itself a node hears at once
         np.exp(age_s * (-1.0 / self.settings.tau_staleness_s), out=weight)
         usual_s = nearest_rank(phi_s, 0.75)
         p75_s[:] = usual_s
@@ -235,13 +239,12 @@ class GradientField:
         self._weigh_failures(told, failures, potential_s, now)
         return FieldTerms(rows, values)
 
-    def _latency(self, rows: NDArray[np.int32], told: Floats, local: PeerId, now: float) -> Floats:
-        peers, index = self.table.peers, self.table.rows.peer.take(rows)
-        path_s: Floats = peers.rtt_s.take(index)
+    def _latency(self, peers: NDArray[np.int32], here: NDArray[np.bool_], told: Floats, now: float) -> Floats:
+        path_s: Floats = self.table.peers.rtt_s.take(peers)
         unknown = path_s < 0
         if np.count_nonzero(unknown):
             path_s[unknown] = self.settings.unknown_rtt_s
-        path_s[index == self.table.find_peer(local)] = 0.0
+        path_s[here] = 0.0
         if np.count_nonzero(told[_EXCESS]):
             fading = np.exp(np.minimum(told[_EXCESS_AT] - now, 0.0) / self.settings.tau_s)
             np.maximum(path_s, told[_EXCESS] * fading, out=path_s)
@@ -270,6 +273,17 @@ class GradientField:
         floor = settings.advert_floor * nearest_rank(np.where(known, seen, advert), 0.5)
         service_s: Floats = np.where(known, seen, np.maximum(advert, floor))
         return service_s
+
+    def _slots(self, told: Floats) -> Floats:
+        """k: as advertised, but of an unproven node no more than some times what is usual among its rivals."""
+        slots: Floats = told[_SLOTS]
+        most = slots.max()
+        if most == 1.0:
+            return slots
+        limit = self.settings.advert_slots * nearest_rank(slots, 0.5)
+        if most <= limit:
+            return slots
+        return np.where(told[_SAMPLES] < self.settings.trusted_samples, np.minimum(slots, limit), slots)
 
     def _weigh_failures(self, told: Floats, failures: Floats, potential_s: Floats, now: float) -> None:
         """Fills in what is left of each one's failures, and their share of its potential."""

@@ -28,8 +28,9 @@ from atmo.mesh.capability import Capability
 from atmo.mesh.codec import decode, encode
 from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
-from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Scores, Vectors
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Probe, Scores, Told, Vectors
 from atmo.mesh.parcels import Parcels, cut
+from atmo.mesh.probing import Probing
 from atmo.mesh.query import Query
 from atmo.mesh.routing import decide
 from atmo.mesh.rows import Gradient, Kind, NodeInfo
@@ -78,7 +79,17 @@ class MeshNode:
         self.table = RoutingTable()
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit)
-        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want, self._root_of, self._chance)
+        self.probing = Probing(clock, self._transmit, transport.linked, transport.rtt_s)
+        self.asking = Asking(
+            clock,
+            self.route,
+            self._transmit,
+            self._learn,
+            self._want,
+            self._root_of,
+            self._chance,
+            self.probing.refresh,
+        )
         self.problems: dict[str, str] = {}
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
@@ -466,6 +477,13 @@ class MeshNode:
         elif isinstance(message, Cancel):
             self._parcels.cancel(peer, message.id, message.attempt)
             self.serving.cancel(peer, message)
+        elif isinstance(message, Probe):
+            service = self.serving.services.get(message.capability)
+            if service is not None:
+                self._transmit(peer, Told(service.load()))
+        elif isinstance(message, Told):
+            self.field.on_feedback(peer, message.load, self._clock.now())
+            self.probing.told(peer, message.load.capability)
 
     def _learn(self, seen: calls.Observe) -> None:
         now_s = self._clock.now()

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atmo.mesh.choice import Choice, choose
 from atmo.mesh.constraints import row_bits
-from atmo.mesh.decision import KEPT, Candidate, Decision, Grounds, Passed, Place
+from atmo.mesh.decision import KEPT, Candidate, Decision, Grounds, Passed, Place, Route
 from atmo.mesh.field import FieldTerms, GradientField, nearest_rank
 from atmo.mesh.fitness import Compared, class_terms
 from atmo.mesh.pace import size_of
@@ -33,14 +34,10 @@ from atmo.mesh.reasons import Reason
 from atmo.mesh.refusal import no_route
 from atmo.mesh.table import RoutingTable
 
-EXPLORE = 0.02  # share of decisions that only learn; design choice, near Prequal's probing of stale replicas
 # Rows that are looked at, shared by the classes that are compared, and the least for each. Guesses: more than enough to
 # draw from.
 WINDOW, LEAST_WINDOW = 64, 20
 WIDER = 8  # a window without a feasible row is widened by so much
-# Draws by the age of the reports in service times. Measured in a simulation of 10 and 50 routers, docs/routing.md: more
-# draws are better while reports are fresh and herd when they are old.
-DRAWS = ((0.5, 5), (1.0, 3), (float("inf"), 2))
 SURE = 0.15  # lead in relevance from which the first class is right in two cases of three; see docs/routing.md
 
 __all__ = ["Decision", "Query", "decide"]
@@ -68,17 +65,18 @@ def decide(table: RoutingTable, field: GradientField, query: Query, now: float, 
         if others:
             found = _by_fitness(found, grounds)
             best = found[0]
-        at, drawn, explored = pick(best.terms, rng)
-        grounds.best = [_snapshot(table, best, [at, *(place for place in drawn if place != at)], grounds)]
-        grounds.best += [_snapshot(table, other, [], None) for other in found[1:]]
+        choice = choose(best.terms, rng)
+        grounds.best = [_snapshot(table, best, choice.drawn, grounds)]
+        grounds.best += [_snapshot(table, other, (), None) for other in found[1:]]
         return Decision(
-            grounds.best[0].terms(grounds.drawn[0], _why_chosen(best, explored)),
+            grounds.best[0].terms(grounds.drawn[0], _why_chosen(best, choice)),
             grounds,
             by_text=ranking.by_text,
             fallback=group.fallback,
-            explored=explored,
+            explored=choice.explored,
             sure=not group.fallback and ranking.lead >= SURE,
             known=len(table),
+            probes=tuple(Route(*table.place_of(row)) for row in best.terms.rows[list(choice.probes)].tolist()),
         )
     raise no_route(table, field, query, now, ranking)
 
@@ -147,7 +145,7 @@ def _by_fitness(found: list[_Class], grounds: Grounds) -> list[_Class]:
     return [found[at] for at in order]
 
 
-def _snapshot(table: RoutingTable, found: _Class, drawn: list[int], grounds: Grounds | None) -> Candidate:
+def _snapshot(table: RoutingTable, found: _Class, drawn: tuple[int, ...], grounds: Grounds | None) -> Candidate:
     """What an account needs of the class: its best places and those that were drawn. Sets `grounds.drawn`."""
     places: list[int] = np.argsort(found.terms.potential_s, kind="stable")[:KEPT].tolist()
     places += [at for at in drawn if at not in places]
@@ -158,34 +156,9 @@ def _snapshot(table: RoutingTable, found: _Class, drawn: list[int], grounds: Gro
     return Candidate(found.compared, told, found.terms.values[:, places])
 
 
-def pick(terms: FieldTerms, rng: np.random.Generator) -> tuple[int, tuple[int, ...], bool]:
-    """Step 4: the position chosen, the positions drawn, and whether this was an exploration.
-
-    Positions are drawn without replacement, each with probability proportional to its k / (S + L): the draw takes the
-    smallest of Exp(1) / weight, which is the same (Efraimidis and Spirakis, 2006).
-    """
-    n = len(terms)
-    if n == 1:
-        return 0, (0,), False
-    if rng.random() < EXPLORE:
-        at = int(rng.random() * n)
-        return at, (at,), True
-    latency_s, service_s, slots = terms.term("latency_s"), terms.term("service_s"), terms.term("slots")
-    draws = draws_for(nearest_rank(terms.term("age_s"), 0.5) / nearest_rank(service_s, 0.5))
-    drawn = tuple(range(n))
-    if n > draws:
-        keys = rng.standard_exponential(n) * (service_s + latency_s) / slots
-        drawn = tuple(np.argpartition(keys, draws - 1)[:draws].tolist())
-    potential_s = terms.potential_s
-    return min(drawn, key=potential_s.item), drawn, False
-
-
-def draws_for(age: float) -> int:
-    """How many candidates to draw when their reports are so old, in service times."""
-    return next(draws for limit, draws in DRAWS if age <= limit)
-
-
-def _why_chosen(best: _Class, explored: bool) -> str:
+def _why_chosen(best: _Class, choice: Choice) -> str:
     if len(best.terms) == 1:
         return "the only node of its class that can serve this"
-    return "drawn evenly, to keep learning about every node" if explored else "the lowest potential of those drawn"
+    if choice.explored:
+        return "drawn evenly, to keep learning about every node"
+    return "the lowest potential of those with fresh news" if choice.pooled else "the lowest potential of those drawn"
