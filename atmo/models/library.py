@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from atmo.errors import AtmoError, ModelNotFound
-from atmo.models.gguf import GgufInfo, read_gguf
+from atmo.models.describing import describe
+from atmo.models.gguf import GgufInfo, read_gguf, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class LocalModel:
     """A model that can be loaded here. kind: `gguf`, `encoder` or `classifier`; type: what it does, as in capabilities.
 
     size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told, unless
-    the configuration says it better.
+    the configuration says it better. general: it takes what no other capability fits; licence: as the model says.
     """
 
     name: str
@@ -31,6 +32,8 @@ class LocalModel:
     version: str = ""
     embedded: bool = False
     info: GgufInfo | None = None
+    general: bool = True
+    licence: str = ""
 
 
 _NANO = (
@@ -109,18 +112,25 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
 
 def _from_file(path: Path) -> LocalModel:
     info = read_gguf(path)
-    name = path.stem.lower()
-    size = f"{info.parameters / 1e9:.1f}B-parameter " if info.parameters >= 1e8 else ""
-    described = f"General chat and text generation with {info.name or path.stem}, a {size}language model."
-    # Strength grows with the logarithm of size: 0.05 at 3M parameters, 0.5 at 3B, 0.8 at 100B. A guess until measured.
-    strength = min(0.95, max(0.05, 0.05 + 0.15 * _log10(info.parameters / 3e6)))
-    return LocalModel(name, "gguf", "chat", path, _size(path), described, (), round(strength, 2), "", False, info)
+    told = describe(path.stem, info)
+    return LocalModel(
+        path.stem.lower(),
+        "gguf",
+        told.type,
+        path,
+        _size(path),
+        told.description,
+        told.examples,
+        told.strength,
+        info=info,
+        general=told.general,
+        licence=_licence(path),
+    )
 
 
-def _log10(ratio: float) -> float:
-    import math
-
-    return math.log10(max(ratio, 1.0))
+def _licence(path: Path) -> str:
+    """As the file says, such as `apache-2.0`."""
+    return "".join(char for char in read_text(path, "general.license") if char.isprintable())[:64]
 
 
 def _info(path: Path) -> GgufInfo | None:
