@@ -68,16 +68,17 @@ def _mishaps(context: Context, sizes: Sizes) -> Iterator[Series]:
 
 def liars_share(setting: Setting, done: Run, learnt: int = 3) -> float:
     """What liars got over their share of the fleet's speed, counting for each router and liar the requests that were
-    routed after so many outcomes (here: so many requests were sent there before)."""
+    routed after so many outcomes."""
     speeds = setting.speeds
     wrong = [server for server in range(setting.servers) if setting.is_wrong(server)]
-    sent = np.zeros((setting.routers, setting.servers), dtype=np.int64)
-    got, fair = 0.0, 0.0
-    for router, server in done.routed:
-        known = sent[router, wrong] >= learnt
-        fair += sum(speeds[liar] for liar, is_known in zip(wrong, known, strict=True) if is_known) / sum(speeds)
-        got += setting.is_wrong(server) and sent[router, server] >= learnt
-        sent[router, server] += 1
+    outcomes = np.zeros((setting.routers, setting.servers), dtype=np.int64)
+    got, fair = 0, 0.0
+    for router, server, sent in done.log:
+        if sent:
+            fair += sum(speeds[liar] for liar in wrong if outcomes[router, liar] >= learnt) / sum(speeds)
+            got += setting.is_wrong(server) and outcomes[router, server] >= learnt
+        else:
+            outcomes[router, server] += 1
     return got / fair if fair else 0.0
 
 

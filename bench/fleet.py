@@ -98,12 +98,12 @@ class Outcome:
 
 @dataclass(slots=True)
 class Run:
-    """What came of it. times_s: of each request from its arrival to its answer; of the routed requests: which router,
-    which server, in order."""
+    """What came of it. times_s: of each request from its arrival to its answer; log: router, server, and whether a
+    request went there or an answer came from there, in order."""
 
     times_s: list[float] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
-    routed: list[tuple[int, int]] = field(default_factory=list)
+    log: list[tuple[int, int, bool]] = field(default_factory=list)
     lost: int = 0
     span_s: float = 0.0
 
@@ -173,7 +173,7 @@ class _Simulation:
     def send(self, number: int, now: float) -> None:
         fleet, router, size = self.fleet, self.routers[number], self.sizes[number]
         server = self.policy.choose(router, size, now)
-        self.result.routed.append((router, server))
+        self.result.log.append((router, server, True))
         self.policy.started(router, server, now)
         if not fleet.alive[server]:
             self.result.lost += 1
@@ -196,6 +196,7 @@ class _Simulation:
         waited_s = max(0.0, begin_s - sent_s - PATH_S / 2)
         queue, lies = fleet.shows(server, self.setting), self.setting.lies(server)
         outcome = Outcome(self.sizes[number], now - sent_s, waited_s + PATH_S, 0.0 if lies else waited_s, queue)
+        self.result.log.append((router, server, False))
         self.policy.answered(router, server, outcome, now)
         self.result.times_s[number] = now - self.arrivals[number]
         return 1

@@ -58,7 +58,7 @@ class FieldSettings:
     default_service_s: float = 1.0  # S when neither advert nor observation exists; a guess
     least_service_s: float = 0.0005  # no engine here answers faster: one text through the encoder takes as long
     advert_floor: float = 0.25  # an advert's S counts at least so much of the candidates' median S; a guess
-    advert_slots: float = 8.0  # an unproven node's slots count at most so many times the candidates' median; a guess
+    advert_slots: float = 2.0  # an unproven node's slots count at most so many times the candidates' median; a guess
     gossip_delay_s: float = 0.1  # a report may be so old when it leaves: the batch time of gossip
     eject_after: int = 5  # failures in a row; Envoy, consecutive_5xx
     eject_s: float = 30.0  # times the number of ejections; Envoy, base_ejection_time

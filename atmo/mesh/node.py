@@ -91,6 +91,7 @@ class MeshNode:
             self.probing.refresh,
         )
         self.problems: dict[str, str] = {}
+        self.vet: Callable[[PeerId, Capability], bool] = lambda origin, capability: True
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
         self.recent: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
@@ -365,9 +366,24 @@ class MeshNode:
             if body is None:
                 self.table.drop_capability(origin, key)
             elif isinstance(body, Capability):
-                self.table.put_capability(origin, body)
+                if origin == self.peer or self.vet(origin, body):
+                    self.table.put_capability(origin, body)
+                else:
+                    self.table.drop_capability(origin, key)
         elif isinstance(body, Gradient):
             self.table.put_gradient(origin, body, self._clock.now())
+
+    def refuse(self, origin: PeerId, capability: Capability, why: str) -> None:
+        """Do not use what the peer offers, because its vectors do not fit its text."""
+        offered = capability.descriptor.id
+        row = self.table.find(origin, offered)
+        if row >= 0 and self.table.classes.capability[int(self.table.rows.klass[row])] == capability:
+            self.table.drop_capability(origin, offered)
+        self.note("refused", f"{offered} of {self._name(origin)}: {why}")
+        self._complain(
+            f"vectors {offered} {short(origin)}",
+            f"{self._name(origin)} offers {offered} with vectors that do not fit its text: {why}. It is not used.",
+        )
 
     def _mark(self, origin: PeerId) -> None:
         """Where all link to all, a node without a link cannot be asked; in a larger mesh one is made when needed."""

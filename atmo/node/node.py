@@ -38,6 +38,7 @@ from atmo.node.meaning import Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.offers import Offer, offers
 from atmo.node.services import EngineService
+from atmo.node.vetting import Vetting
 from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
@@ -63,6 +64,7 @@ class Node:
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
+        self._vetting = Vetting(self._meaning.capability, lambda *refused: self.mesh.refuse(*refused))
         self._discovery: Discovery | None = None
         self._gateway: UnixServer | None = None
         self._stop_wanted = asyncio.Event()
@@ -87,6 +89,7 @@ class Node:
             await service.start()
         await self._start_mesh(self._home)
         await self._meaning.load()
+        self._vetting.start()
         self._offer_ready_services()
         await self._start_gateway()
         await self._start_discovery()
@@ -112,6 +115,7 @@ class Node:
         if self._mesh is not None:
             await self._mesh.stop()
         await asyncio.gather(*(service.close() for service in self.services.values()))
+        await self._vetting.close()
         self._meaning.close()
         if self._home is not None:
             self._home.close()
@@ -222,6 +226,7 @@ class Node:
             asks_others=self.config.node.mode in ("participant", "headless"),
             on_revoked=home.mesh_home.remember_revoked,
         )
+        self._mesh.vet = self._vetting.admits
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
 
