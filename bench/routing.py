@@ -36,8 +36,8 @@ LOST_SHARE, BUSY_SHARE, LOADING_SHARE = 0.02, 0.30, 0.01  # of nodes, of offers,
 
 
 class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """rows: of each table, the largest last; usual_rows: one of them; decisions: for each table; warm_texts: that repeat
-    in the series of warm decisions; more_classes, prompts: over the usual table, the latter with their text encoded."""
+    """rows: of each table, the largest last; usual_rows: one of them; decisions: for each table; warm_texts: that
+    repeat in the series of warm decisions; more_classes, prompts: over the usual table, prompts with their encoding."""
 
     rows: tuple[int, ...]
     usual_rows: int
@@ -93,7 +93,7 @@ def _decisions(
             compared[at].append(weighed)
     for rows, taken, weighed_each in zip(sizes.rows, taken_ms, compared, strict=True):
         most, mean, refused = max(weighed_each), np.mean(weighed_each), weighed_each.count(0) / len(weighed_each)
-        note = f"{rows} rows; of {sizes.classes} classes {mean:.1f} compared on average, {most} at most; {refused:.1%} refused"
+        note = f"{rows} rows; of {sizes.classes} classes {mean:.1f} compared, {most} at most; {refused:.1%} refused"
         place = {sizes.rows[-1]: "largest table", sizes.usual_rows: "usual table"}.get(rows, f"{rows} rows")
         yield Series(f"decision, {place}", "ms", taken[sizes.warm_up :], note)
 

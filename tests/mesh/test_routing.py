@@ -239,7 +239,7 @@ def test_the_sum_shown_is_the_sum_used(town: Town) -> None:
     chosen = town.ask("code").chosen
 
     assert chosen.phi_s == pytest.approx(0.02 + 0.5 * (1 + 2 / 2))
-    assert arithmetic(chosen) == ("20.0 ms path + 500.0 ms service x (1 + 2/2) = 1020.0 ms; potential 1020.0 ms.")
+    assert arithmetic(chosen) == ("20.000 ms path + 500.0 ms service x (1 + 2/2) = 1020.0 ms; potential 1020.0 ms.")
 
 
 def test_a_decision_is_plain_data_that_json_can_hold(town: Town) -> None:
