@@ -21,6 +21,7 @@ from atmo.ids import PeerId, short
 from atmo.mesh.fitness import ClassTerms, Compared, class_terms
 from atmo.mesh.query import Query
 from atmo.mesh.reasons import Reason, verdict
+from atmo.mesh.rows import NodeInfo
 
 RUNNERS = 5  # candidates whose terms are kept
 ALTERNATIVES = 6
@@ -104,15 +105,14 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Place(NamedTuple):
-    """A row as it was when the decision was made."""
+    """A node as it was when the decision was made. info: None where its NODE row was missing."""
 
     peer: PeerId
-    capability: str
-    node: str  # empty where its NODE row was missing
+    info: NodeInfo | None
 
     @property
     def name(self) -> str:
-        return self.node or short(self.peer)
+        return self.info.name if self.info is not None and self.info.name else short(self.peer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,8 +126,8 @@ class Candidate:
 
     def terms(self, at: int, why: str) -> Terms:
         """Of the place at this position."""
-        peer, capability, _ = place = self.places[at]
-        told: list[Any] = [peer, capability, place.name, self.compared.relevance, *self.values[:, at].tolist(), why]
+        place, numbers = self.places[at], self.values[:, at].tolist()
+        told: list[Any] = [place.peer, self.compared.descriptor.id, place.name, self.compared.relevance, *numbers, why]
         return Terms(*told)
 
 
@@ -270,7 +270,7 @@ class Decision:
     def alternatives(self) -> tuple[Route, ...]:
         """Other feasible places, the same class first, each class by potential; never the chosen peer again."""
         found = [
-            Route(place.peer, place.capability)
+            Route(place.peer, candidate.compared.descriptor.id)
             for candidate in self._grounds.best
             for place in candidate.places[:KEPT]
             if place.peer != self.chosen.peer

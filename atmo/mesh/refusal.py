@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +52,8 @@ def no_route(table: RoutingTable, field: GradientField, query: Query, now: float
         if counts[reason]
     ]
     return NoRoute(
-        f"No node can serve this. Of {len(rows)} {which}, {', '.join(parts)}.", hint=_least(table, rows, bits)
+        f"No node can serve this. Of {len(rows)} {which}, {', '.join(parts)}.",
+        hint=_least(table, field, query, now, rows, bits),
     )
 
 
@@ -66,13 +69,37 @@ def _fitting(
     return known, "offers"
 
 
-def _least(table: RoutingTable, rows: NDArray[np.int32], bits: Bits) -> str:
-    """The offer with the fewest broken conditions, and what would have to change for it."""
+def _least(
+    table: RoutingTable, field: GradientField, query: Query, now: float, rows: NDArray[np.int32], bits: Bits
+) -> str:
+    """The offer with the fewest broken conditions, and what would have to change for it, by how much."""
     broken = np.bitwise_count(bits)
     values, counts = np.unique(bits[broken == broken.min()], return_counts=True)
     least = Reason(int(values[np.argmax(counts)]))
-    changes = " and ".join(WORDS[reason].relax for reason in least)
-    return f"Least to change: {changes}; then {_names(table, rows[bits == least])} could serve it."
+    nearest = rows[bits == least]
+    changes = [WORDS[reason].relax + _enough(table, query, nearest, reason) for reason in least]
+    if least == Reason.MAX_LATENCY:
+        size = size_of(query.prompt_tokens, query.expected_output_tokens)
+        quickest_ms = float(field.terms(nearest, size, query.local, now).potential_s.min()) * 1e3
+        changes = [f"{WORDS[least].relax} to {math.ceil(quickest_ms)}"]
+    return f"Least to change: {' and '.join(changes)}; then {_names(table, nearest)} could serve it."
+
+
+def _enough(table: RoutingTable, query: Query, rows: NDArray[np.int32], reason: Reason) -> str:
+    """The value at which the first of these rows would do, for conditions that are numbers."""
+    columns, classes = table.rows, table.classes
+    klass = columns.klass[rows]
+    if reason == Reason.MIN_CONTEXT:
+        return f" to {int(classes.context[klass].max())}"
+    if reason == Reason.COST:
+        return f" to {float(classes.price[klass].min()) * query.expected_output_tokens / 1e6:.6g}"
+    if reason == Reason.MIN_TPS:
+        return f" to {float(columns.decode_tps[rows].max()):.6g}"
+    if reason == Reason.MAX_LOAD:
+        return f" to {float(((columns.in_flight[rows] + columns.own[rows]) / columns.slots[rows]).min()):.6g}"
+    if reason == Reason.CONTEXT:
+        return f" to {int(classes.context[klass].max())} tokens in all"
+    return ""
 
 
 def _nothing_fits(table: RoutingTable, ranking: Ranking) -> NoRoute:

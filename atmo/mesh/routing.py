@@ -151,8 +151,9 @@ def _snapshot(table: RoutingTable, found: _Class, drawn: tuple[int, ...], ground
     places += [at for at in drawn if at not in places]
     if grounds is not None:
         grounds.drawn = tuple(places.index(at) for at in drawn)
-    rows = found.terms.rows[places].tolist()
-    told = tuple(Place(*table.place_of(row), table.told_name(row)) for row in rows)
+    ids, infos = table.peers.id, table.peers.info
+    peers = table.rows.peer[found.terms.rows[places]].tolist()
+    told = tuple([Place(ids[peer], infos.get(peer)) for peer in peers])
     return Candidate(found.compared, told, found.terms.values[:, places])
 
 

@@ -261,12 +261,9 @@ class RoutingTable:
 
     def node_name(self, row: int) -> str:
         """The name in the NODE row, or the end of the peer id while that row is missing."""
-        return self.told_name(row) or short(self.row_peer(row))
-
-    def told_name(self, row: int) -> str:
-        """The name in the NODE row, empty while that row is missing."""
-        info = self.peers.info.get(int(self.rows.peer[row]))
-        return info.name if info is not None else ""
+        index = int(self.rows.peer[row])
+        info = self.peers.info.get(index)
+        return info.name if info is not None and info.name else short(self.peers.id[index])
 
     def _put_load(self, row: int, load: Load, now: float) -> None:
         columns = self.rows
