@@ -59,7 +59,7 @@ def choose(terms: FieldTerms, rng: np.random.Generator) -> Choice:
     else:
         # The smallest of Exp(1) / weight are a draw by weight without replacement (Efraimidis and Spirakis, 2006).
         keys = rng.standard_exponential(n) * (service_s + terms.term("latency_s")) / terms.term("slots")
-        order = np.argsort(keys).tolist() if stale else np.argpartition(keys, draws - 1)[:draws].tolist()
+        order = keys.argsort().tolist() if stale else keys.argpartition(draws - 1)[:draws].tolist()
     if not stale:
         return Choice(_best_first(order, terms.potential_s))
     old = (age_s > POOL_AGE * usual_s).tolist()

@@ -79,6 +79,7 @@ TERMS = (
     "potential_s",
 )
 """The terms of the field in the order in which `FieldTerms` holds them; times in seconds, potential is Phi''."""
+_TERM = {name: at for at, name in enumerate(TERMS)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +98,7 @@ class FieldTerms:
 
     def term(self, name: str) -> Floats:
         """(n,) one term by its name."""
-        values: Floats = self.values[TERMS.index(name)]
+        values: Floats = self.values[_TERM[name]]
         return values
 
     @property
@@ -207,7 +208,7 @@ class GradientField:
     def terms(self, rows: NDArray[np.int32], size: Size, local: PeerId, now: float) -> FieldTerms:
         """The field over candidates of one class. rows: (n,), n >= 1; size: of the request."""
         columns, n = self.table.rows, len(rows)
-        told = columns.block.take(rows, axis=0).T  # (len(TOGETHER), n)
+        told = columns.block.take(rows, axis=0).T.copy()  # (len(TOGETHER), n); the copy makes each of them contiguous
         if np.count_nonzero(told[_OWN]):
             for at in np.flatnonzero((told[_OWN] > 0) & (told[_SETTLED] != told[_SAID])).tolist():
                 self._settle(int(rows[at]), float(told[_SAID, at]) - self.settings.gossip_delay_s)
@@ -218,7 +219,9 @@ class GradientField:
         here = peers == self.table.find_peer(local)
         latency_s[:] = self._latency(peers, here, told, now)
         service_s[:] = self._service(told, size)
-        in_flight[:], own[:], slots[:] = told[_IN_FLIGHT], told[_OWN], self._slots(told)
+        in_flight[:] = told[_IN_FLIGHT]
+        own[:] = told[_OWN]
+        slots[:] = self._slots(told)
         queue = in_flight + own
         queue += 1.0
         queue -= slots
@@ -229,7 +232,8 @@ class GradientField:
         phi_s += latency_s
         np.subtract(now, told[_SAID], out=age_s)
         np.maximum(age_s, 0.0, out=age_s)
-        age_s[here] = 0.0  # of itself a node hears at once
+        if np.count_nonzero(here):
+            age_s[here] = 0.0  # of itself a node hears at once
         np.exp(age_s * (-1.0 / self.settings.tau_staleness_s), out=weight)
         usual_s = nearest_rank(phi_s, 0.75)
         p75_s[:] = usual_s
@@ -244,7 +248,8 @@ class GradientField:
         unknown = path_s < 0
         if np.count_nonzero(unknown):
             path_s[unknown] = self.settings.unknown_rtt_s
-        path_s[here] = 0.0
+        if np.count_nonzero(here):
+            path_s[here] = 0.0
         if np.count_nonzero(told[_EXCESS]):
             fading = np.exp(np.minimum(told[_EXCESS_AT] - now, 0.0) / self.settings.tau_s)
             np.maximum(path_s, told[_EXCESS] * fading, out=path_s)

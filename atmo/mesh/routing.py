@@ -147,14 +147,15 @@ def _by_fitness(found: list[_Class], grounds: Grounds) -> list[_Class]:
 
 def _snapshot(table: RoutingTable, found: _Class, drawn: tuple[int, ...], grounds: Grounds | None) -> Candidate:
     """What an account needs of the class: its best places and those that were drawn. Sets `grounds.drawn`."""
-    places: list[int] = np.argsort(found.terms.potential_s, kind="stable")[:KEPT].tolist()
+    terms = found.terms
+    places: list[int] = terms.potential_s.argsort(kind="stable")[:KEPT].tolist()
     places += [at for at in drawn if at not in places]
     if grounds is not None:
-        grounds.drawn = tuple(places.index(at) for at in drawn)
+        grounds.drawn = tuple([places.index(at) for at in drawn])
     ids, infos = table.peers.id, table.peers.info
-    peers = table.rows.peer[found.terms.rows[places]].tolist()
+    peers = table.rows.peer.take(terms.rows.take(places)).tolist()
     told = tuple([Place(ids[peer], infos.get(peer)) for peer in peers])
-    return Candidate(found.compared, told, found.terms.values[:, places])
+    return Candidate(found.compared, told, terms.values.take(places, axis=1))
 
 
 def _why_chosen(best: _Class, choice: Choice) -> str:

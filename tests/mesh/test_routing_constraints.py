@@ -123,7 +123,7 @@ LEAST: list[tuple[dict[str, Any], str]] = [
     ({"max_cost": 0.001, "deny_nodes": ("small",)}, "raise max_cost to 0.00256; then large"),
     (
         {"max_latency_ms": 1.0, "deny_nodes": ("large",), "data_residency": ("eu",)},
-        "raise max_latency_ms to 2005; then small",
+        "raise max_latency_ms to 2005",
     ),
     ({"data_residency": ("ch",), "deny_nodes": ("large",)}, "allow another data_residency"),
 ]
