@@ -80,18 +80,18 @@ class Policy(Protocol):
 
     def choose(self, router: int, size: float, now: float) -> int: ...
     def started(self, router: int, server: int, now: float) -> None: ...
+    def began(self, router: int, server: int, wait_s: float, now: float) -> None: ...
     def answered(self, router: int, server: int, outcome: Outcome, now: float) -> None: ...
     def failed(self, router: int, server: int, now: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """total_s: from the start to the answer; first_s: until it began; admitted_s: the wait in the queue, as the server
+    """total_s: from the start to the answer; admitted_s: the wait in the queue, as the server
     says; queue: there now, as it says."""
 
     size: float
     total_s: float
-    first_s: float
     admitted_s: float
     queue: int
 
@@ -155,6 +155,9 @@ class _Simulation:
             now, _, what, number, server, began_s = heapq.heappop(self.queue)
             if what == "arrive":
                 self.send(number, now)
+            elif what == "begin":
+                if self.fleet.alive[server]:
+                    self.policy.began(self.routers[number], server, now - began_s, now)
             elif what == "answer":
                 waiting -= self.answer(number, server, began_s, now)
             elif what == "fail":
@@ -182,6 +185,7 @@ class _Simulation:
         fleet.present[server] += 1
         begin_s = max(now + PATH_S / 2, fleet.free_at_s[server])
         fleet.free_at_s[server] = begin_s + size / fleet.speed[server]
+        self.later(begin_s + PATH_S / 2, "begin", number, server, now)
         self.later(fleet.free_at_s[server] + PATH_S / 2, "answer", number, server, begin_s)
         self.result.times_s[number] = now  # until the answer is there
 
@@ -195,7 +199,7 @@ class _Simulation:
         fleet.present[server] -= 1
         waited_s = max(0.0, begin_s - sent_s - PATH_S / 2)
         queue, lies = fleet.shows(server, self.setting), self.setting.lies(server)
-        outcome = Outcome(self.sizes[number], now - sent_s, waited_s + PATH_S, 0.0 if lies else waited_s, queue)
+        outcome = Outcome(self.sizes[number], now - sent_s, 0.0 if lies else waited_s, queue)
         self.result.log.append((router, server, False))
         self.policy.answered(router, server, outcome, now)
         self.result.times_s[number] = now - self.arrivals[number]

@@ -72,10 +72,12 @@ class Shipped:
     def started(self, router: int, server: int, now: float) -> None:
         self.fields[router].observe_start(self.peers[server], "atmo:chat:one", now)
 
+    def began(self, router: int, server: int, wait_s: float, now: float) -> None:
+        self.fields[router].observe_first_token(self.peers[server], "atmo:chat:one", wait_s, now)
+
     def answered(self, router: int, server: int, outcome: Outcome, now: float) -> None:
         field, peer = self.fields[router], self.peers[server]
         tokens = max(1, round(outcome.size * TOKENS))
-        field.observe_first_token(peer, "atmo:chat:one", outcome.first_s - outcome.admitted_s, now)
         field.observe_finish(peer, "atmo:chat:one", outcome.total_s - outcome.admitted_s, 0, tokens, now)
         field.on_feedback(peer, self._load(server, outcome.queue), now)
 
@@ -94,6 +96,9 @@ class Counting:
 
     def started(self, router: int, server: int, now: float) -> None:
         self.own[router, server] += 1
+
+    def began(self, router: int, server: int, wait_s: float, now: float) -> None:
+        """Nothing to learn."""
 
     def answered(self, router: int, server: int, outcome: Outcome, now: float) -> None:
         self.own[router, server] -= 1

@@ -9,11 +9,12 @@ what the origins signed and from what it saw itself. For one candidate, in secon
     Phi'  = w*Phi + (1 - w)*p75                       w = e^(-age/tau_g); p75: of Phi over the class's candidates
     Phi'' = Phi' * (1 + lambda*e)                     e = gamma^dt*e + 1 at a failure, gamma^dt*e in between
 
-`Phi''` is the potential; lower is better. A load that was told long ago says little, so a candidate drifts towards
-what is usual in its class, rather on the slow side. S comes from seconds a prompt token and an output token that were
-learned from any mix of requests (pace.py), so hardware that suits a shape of request is found by itself. Invariants:
-every potential is finite and positive; an advert cannot push S below a quarter of the candidates' median; after three
-answers adverts do not count.
+`Phi''` is the potential; lower is better. L also counts a first-token wait that nothing explains, and how long our
+oldest silent request there is overdue: what hides its queue is found out before its first answer. A load that was
+told long ago says little, so a candidate drifts towards what is usual in its class, rather on the slow side. S comes
+from seconds a prompt token and an output token that were learned from any mix of requests (pace.py), so hardware that
+suits a shape of request is found by itself. Invariants: every potential is finite and positive; an advert cannot push
+S below a quarter of the candidates' median; after three answers adverts do not count.
 
 Outlier ejection as Envoy does it: five failures in a row put a candidate out for 30 s, longer each time, and then the
 first request decides whether it stays. The decision ignores ejection where it would leave nobody.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ from atmo.mesh.table import MAX_SERVICE_S, RoutingTable, RowColumns
 Floats = NDArray[np.float64]
 _AT = {name: at for at, name in enumerate(RowColumns.TOGETHER)}  # in the block of a row
 _IN_FLIGHT, _SLOTS, _OWN, _SAID, _SETTLED = (_AT[name] for name in ("in_flight", "slots", "own", "said_s", "settled_s"))
+_SINCE = _AT["since_s"]
 _SERVICE, _DECODE, _SAMPLES = _AT["service_s"], _AT["decode_tps"], _AT["samples"]
 _PROMPT, _OUTPUT = _AT["prompt_s"], _AT["output_s"]
 _EXCESS, _EXCESS_AT, _FAILURES, _FAILED_AT = (
@@ -128,17 +130,23 @@ class GradientField:
         """
         own = self._running.setdefault((peer, capability_id), _Running(deque()))
         own.starts.append(now)
+        own.silent.append(now)
         row = self.table.find(peer, capability_id)
         if row >= 0:
             self.table.rows.own[row] = own.fresh()
+            self.table.rows.since_s[row] = own.since_s()
 
     def observe_first_token(
         self, peer: PeerId, capability_id: str, wait_s: float, now: float, prompt_tokens: int = 0
     ) -> None:
         """The first piece came `wait_s` after the start. What neither prefill nor known queueing explains raises L."""
         row = self.table.find(peer, capability_id)
+        own = self._running.get((peer, capability_id))
+        if own is not None and own.silent:
+            own.silent.popleft()
         if row < 0 or not np.isfinite(wait_s):
             return
+        self.table.rows.since_s[row] = own.since_s() if own is not None else math.inf
         rows = self.table.rows
         prefill_s = float(rows.prompt_s[row]) * prompt_tokens
         queue = max(0.0, float(rows.in_flight[row] + rows.own[row] - rows.slots[row])) / float(rows.slots[row])
@@ -229,6 +237,9 @@ class GradientField:
         queue /= slots
         queue += 1.0
         np.multiply(queue, service_s, out=phi_s)
+        overdue_s = now - told[_SINCE] - phi_s
+        np.minimum(overdue_s, MAX_SERVICE_S, out=overdue_s)
+        np.maximum(latency_s, overdue_s, out=latency_s)
         phi_s += latency_s
         np.subtract(now, told[_SAID], out=age_s)
         np.maximum(age_s, 0.0, out=age_s)
@@ -313,6 +324,7 @@ class GradientField:
             del self._running[peer, capability_id]
         if row >= 0:
             self.table.rows.own[row] = own.fresh()
+            self.table.rows.since_s[row] = own.since_s()
             if counted:  # the peer's last report still holds it
                 self.table.rows.in_flight[row] = max(0.0, float(self.table.rows.in_flight[row]) - 1.0)
         return row
@@ -334,9 +346,14 @@ class _Running:
 
     starts: deque[float]
     counted: int = 0
+    silent: deque[float] = field(default_factory=deque)  # starts of those of which nothing has come yet
 
     def fresh(self) -> int:
         return len(self.starts) - self.counted
+
+    def since_s(self) -> float:
+        """When the oldest of the silent ones began, as far as that is known."""
+        return self.silent[0] if self.silent and self.silent[0] > -math.inf else math.inf
 
     def reflect(self, before_s: float) -> None:
         self.counted = sum(1 for start in self.starts if start <= before_s)
@@ -345,6 +362,8 @@ class _Running:
         """Which of several ended is not known and hardly matters: the oldest, most likely. Was it counted there?"""
         if self.starts:
             self.starts.popleft()
+        if len(self.silent) > len(self.starts):
+            self.silent.popleft()
         if not self.counted:
             return False
         self.counted -= 1

@@ -25,6 +25,7 @@ from atmo.mesh.columns import Columns
 from atmo.mesh.rows import Gradient, NodeInfo
 
 NEVER = -np.inf
+FOREVER = np.inf
 
 MAX_IN_FLIGHT = 100_000.0  # a guess: above it only nonsense is advertised
 MAX_SLOTS = 256.0  # vLLM's default max_num_seqs; "endless" slots count as so many
@@ -35,7 +36,8 @@ MAX_TPS = 1e5  # a guess; ten times what the fastest served models decode for on
 class RowColumns(Columns):
     """Per (peer, capability). What the peer says: in_flight (running and queued), slots, service_s, prompt_tps,
     decode_tps, ready (1 or 0), said_s (when it was heard, -inf never). What this node saw, written by the field: own
-    (in flight from here and not in in_flight, as of the report of settled_s), prompt_s and output_s (seconds a token)
+    (in flight from here and not in in_flight, as of the report of settled_s), since_s (when the oldest of our requests
+    there began of which nothing has come yet, inf without any), prompt_s and output_s (seconds a token)
     with the five means they are solved from (pace.py), samples, excess_s with excess_at_s (first-token wait that
     nothing explains), failures with failed_at_s, streak (failures in a row), ejections, ejected_until_s.
     """
@@ -52,6 +54,7 @@ class RowColumns(Columns):
         "ready": ("float64", 1),
         "said_s": ("float64", NEVER),
         "own": ("float64", 0),
+        "since_s": ("float64", FOREVER),
         "settled_s": ("float64", NEVER),
         "prompt_s": ("float64", 0),
         "output_s": ("float64", 0),
@@ -74,6 +77,7 @@ class RowColumns(Columns):
         "in_flight",
         "slots",
         "own",
+        "since_s",
         "said_s",
         "settled_s",
         "service_s",
@@ -100,6 +104,7 @@ class RowColumns(Columns):
     ready: NDArray[np.float64]
     said_s: NDArray[np.float64]
     own: NDArray[np.float64]
+    since_s: NDArray[np.float64]
     settled_s: NDArray[np.float64]
     prompt_s: NDArray[np.float64]
     output_s: NDArray[np.float64]

@@ -239,6 +239,38 @@ def test_a_first_token_that_is_late_without_reason_raises_the_latency_for_a_whil
     assert term(town, "desk", "latency_s") == pytest.approx(0.5 / math.e)
 
 
+def test_a_node_that_stays_silent_longer_than_expected_grows_less_attractive(town: Town) -> None:
+    """Long before its first outcome, which a liar's hidden queue may delay for ever."""
+    who = town.node("desk", OFFER)
+    town.tell(who, load("coder", service_s=1.0))
+    town.field.observe_start(who, CODER, town.now)
+    started = town.now
+    assert term(town, "desk", "latency_s") == FieldSettings().unknown_rtt_s
+
+    town.now = started + 8.0
+    town.tell(who, load("coder", in_flight=1, service_s=1.0))
+    assert term(town, "desk", "latency_s") == pytest.approx(6.0)  # two seconds were to be expected
+
+    town.field.observe_first_token(who, CODER, 8.0, town.now)
+    town.now += 1000.0
+    assert term(town, "desk", "latency_s") < 0.1, "an answer that is on its way may be long"
+
+
+def test_of_several_silent_requests_the_oldest_counts_until_it_ends(town: Town) -> None:
+    who = town.node("desk", OFFER)
+    for _ in range(2):
+        town.field.observe_start(who, CODER, town.now)
+        town.now += 50.0
+    town.tell(who, load("coder", in_flight=2, slots=4, service_s=1.0))
+    assert term(town, "desk", "latency_s") == pytest.approx(99.0)
+
+    town.field.observe_finish(who, CODER, 100.0, 0, 10, town.now)
+    assert term(town, "desk", "latency_s") == pytest.approx(49.0)
+
+    town.field.observe_cancel(who, CODER)
+    assert term(town, "desk", "latency_s") < 0.1
+
+
 def test_feedback_with_an_answer_is_a_fresh_report(town: Town) -> None:
     who = town.node("desk", OFFER)
     town.field.observe_start(who, CODER, town.now)
