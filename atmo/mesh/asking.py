@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from atmo.clock import Clock
@@ -78,7 +78,8 @@ class Asking:
     """All requests this node asked.
 
     route raises NoRoute; transmit does not raise; learn is told of each attempt; want(peer, needed) of each node to
-    which a link is needed; root_of(peer, capability) is the model's root, empty if unknown; chance: from 0 to 1.
+    which a link is needed; root_of(peer, capability) is the model's root, empty if unknown; chance: from 0 to 1;
+    refresh(decision) asks for fresh load where the decision had only old reports, and says whether any came in time.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Asking:
         want: Callable[[PeerId, bool], None],
         root_of: Callable[[PeerId, str], str],
         chance: Callable[[], float],
+        refresh: Callable[[Decision], Awaitable[bool]] | None = None,
     ) -> None:
         self.decisions: OrderedDict[bytes, Decision] = OrderedDict()
         self.retries = Budget()
@@ -101,6 +103,7 @@ class Asking:
         self._want = want
         self._root_of = root_of
         self._chance = chance
+        self._refresh = refresh
         self._open: dict[bytes, _Open] = {}
         self._waits: dict[str, deque[float]] = {}  # of each capability: how long its first parts took
 
@@ -109,6 +112,8 @@ class Asking:
         call = calls.Call(os.urandom(16), job.task, self._clock.now() + job.timeout_s)
         opened = _Open(call, job.query)
         decision = self._route(job.query)
+        if decision.probes and self._refresh is not None and await self._refresh(decision):
+            decision = self._route(job.query)
         self._open[call.id] = opened
         self.retries.first(self._clock.now())
         self.hedges.first(self._clock.now())

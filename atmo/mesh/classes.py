@@ -18,6 +18,8 @@ from atmo.mesh.capability import EMBEDDING_DIM, Capability, ClassKey, Descriptor
 from atmo.mesh.columns import Columns, IntBag
 from atmo.mesh.views import coarse_vector
 
+MAX_PRICE = 1e6  # US dollars a million tokens; a guess: above it only nonsense is advertised
+
 Labels = frozenset[tuple[str, str]]
 T = TypeVar("T")
 
@@ -77,6 +79,7 @@ class ClassIndex(Columns):
         self.labels: dict[int, Labels] = {}
         self._by_key: dict[ClassKey, int] = {}
         self._by_name: dict[str, set[int]] = {}
+        self.version = 0  # grows whenever a class comes or goes
 
     def intern(self, capability: Capability) -> int:
         """The class of this capability, made if it is new. A class without members must be dropped by `release`."""
@@ -85,6 +88,7 @@ class ClassIndex(Columns):
         if found is not None:
             return found
         place = self.take()
+        self.version += 1
         self._by_key[key] = place
         self.capability[place] = capability
         self.members[place] = IntBag()
@@ -100,6 +104,7 @@ class ClassIndex(Columns):
         """Drop a class whose last member left."""
         if len(self.members[place]):
             raise ValueError(f"class {place} still has {len(self.members[place])} members")
+        self.version += 1
         capability = self.capability.pop(place)
         del self._by_key[capability.class_key], self.members[place], self.views[place], self.labels[place]
         for name in names_of(capability.descriptor):
@@ -125,7 +130,7 @@ class ClassIndex(Columns):
         self.modality_mask[place] = mask
         self.context[place] = descriptor.context
         self.strength[place] = bounded(descriptor.strength, 1.0)
-        self.price[place] = bounded(descriptor.price, 1e6)
+        self.price[place] = bounded(descriptor.price, MAX_PRICE)
         self.general[place] = descriptor.type == "chat" and GENERAL in descriptor.labels
 
     def _grow(self) -> None:

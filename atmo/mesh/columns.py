@@ -11,18 +11,28 @@ from numpy.typing import NDArray
 class Columns:
     """A structure of arrays. `SPEC` names each column with its dtype and the value an unused place holds.
 
+    Columns named in `TOGETHER`, all float64, are views of one array, `block` (capacity, len(TOGETHER)): whoever needs
+    most of them for some places takes them with one call, and finds each place's values side by side in memory.
+
     Places are numbered from 0; a freed place is handed out again before the arrays grow. Growth doubles, so adding is
     O(1) on average. An array must be fetched from the object each time: growing replaces it.
     """
 
     SPEC: ClassVar[dict[str, tuple[str, float]]] = {}
+    TOGETHER: ClassVar[tuple[str, ...]] = ()
+    block: NDArray[np.float64]
 
     def __init__(self, capacity: int = 16) -> None:
         self._free: list[int] = []
         self.used = 0  # places handed out so far, freed ones included: all live places are below it
         self.capacity = capacity
-        for name, (dtype, fill) in self.SPEC.items():
-            setattr(self, name, np.full(capacity, fill, dtype))
+        self.block = np.empty((capacity, len(self.TOGETHER)))
+        for name, (dtype, _) in self.SPEC.items():
+            if name not in self.TOGETHER:
+                setattr(self, name, np.empty(capacity, dtype))
+        self._name_block()
+        for name, (_, fill) in self.SPEC.items():
+            getattr(self, name)[:] = fill
 
     def __len__(self) -> int:
         return self.used - len(self._free)
@@ -48,12 +58,20 @@ class Columns:
         return np.flatnonzero(mask).astype(np.int32)
 
     def _grow(self) -> None:
+        held = self.capacity
         self.capacity *= 2
-        for name, (dtype, fill) in self.SPEC.items():
-            old = getattr(self, name)
-            new = np.full(self.capacity, fill, dtype)
-            new[: len(old)] = old
-            setattr(self, name, new)
+        self.block = np.concatenate((self.block, np.empty_like(self.block)))
+        for name in self.SPEC:
+            if name not in self.TOGETHER:
+                old = getattr(self, name)
+                setattr(self, name, np.concatenate((old, np.empty_like(old))))
+        self._name_block()
+        for name, (_, fill) in self.SPEC.items():
+            getattr(self, name)[held:] = fill
+
+    def _name_block(self) -> None:
+        for at, name in enumerate(self.TOGETHER):
+            setattr(self, name, self.block[:, at])
 
 
 class IntBag:

@@ -58,6 +58,10 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     strict: bool = False
 
 
+NO_CONDITIONS = Constraints()
+_LOST, _READY, _EJECTED = int(Reason.LOST), int(Reason.READY), int(Reason.EJECTED)  # enum arithmetic is slow
+
+
 def class_bits(table: RoutingTable, query: Query) -> Bits:
     """(n_classes,) int64: the conditions that each class's descriptor breaks. Absent classes get every bit."""
     classes, wanted, n = table.classes, query.constraints, table.classes.used
@@ -110,11 +114,17 @@ def _elsewhere_bits(table: RoutingTable, wanted: Constraints, bits: Bits) -> Non
 def row_bits(table: RoutingTable, query: Query, rows: NDArray[np.int32], now: float) -> Bits:
     """(n_rows,) int64: the conditions that each row's node, link or load breaks; MAX_LATENCY is the field's to set."""
     columns, wanted = table.rows, query.constraints
-    peers = columns.peer[rows]
+    peers = columns.peer.take(rows)
     bits: Bits = np.zeros(len(rows), dtype=np.int64)
-    bits[table.peers.lost[peers]] |= Reason.LOST
-    bits[~columns.ready[rows]] |= Reason.READY
-    bits[columns.ejected_until_s[rows] > now] |= Reason.EJECTED
+    for broken, reason in (
+        (table.peers.lost.take(peers), _LOST),
+        (columns.ready[rows] == 0, _READY),
+        (columns.ejected_until_s[rows] > now, _EJECTED),
+    ):
+        if np.count_nonzero(broken):  # counting is quicker than masking, and mostly there are none
+            bits[broken] |= reason
+    if not query.exclude and (wanted is NO_CONDITIONS or wanted == NO_CONDITIONS):
+        return bits
     if query.exclude:
         bits[np.isin(peers, [table.find_peer(peer) for peer in query.exclude])] |= Reason.TRIED
     if wanted.local_only:
@@ -138,15 +148,15 @@ def _label_bits(table: RoutingTable, query: Query, rows: NDArray[np.int32], bits
     needed, homes = frozenset(query.constraints.labels), query.constraints.data_residency
     allowed_homes = {("residency", home) for home in homes}
     no_home, no_label = int(Reason.RESIDENCY), int(Reason.LABELS)
-    judged: dict[tuple[int, int], int] = {}
-    pairs = list(
-        zip(table.peers.label_set[table.rows.peer[rows]].tolist(), table.rows.klass[rows].tolist(), strict=True)
-    )
-    for pair in set(pairs):
-        node, offer = table.label_sets.values[pair[0]], table.classes.labels[pair[1]]
+    width = table.classes.capacity
+    pairs = table.peers.label_set[table.rows.peer[rows]].astype(np.int64) * width + table.rows.klass[rows]
+    distinct, which = np.unique(pairs, return_inverse=True)
+    judged = np.zeros(len(distinct), dtype=np.int64)
+    for at, pair in enumerate(distinct.tolist()):
+        node, offer = table.label_sets.values[pair // width], table.classes.labels[pair % width]
         wrong_home = bool(homes) and not (node & allowed_homes)
-        judged[pair] = wrong_home * no_home | (not needed <= node | offer) * no_label
-    bits |= np.fromiter((judged[pair] for pair in pairs), dtype=np.int64, count=len(pairs))
+        judged[at] = wrong_home * no_home | (not needed <= node | offer) * no_label
+    bits |= judged[which]
 
 
 def _nodes(table: RoutingTable, names: tuple[str, ...]) -> list[int]:

@@ -1,15 +1,33 @@
-"""What a routing decision is: the choice and everything it rests on, as data. explain.py turns it into words."""
+"""What a routing decision is: the choice and everything it rests on, as data. explain.py turns it into words.
+
+Thousands of decisions a second are made and hardly one is read, so a `Decision` keeps what it rests on (`Grounds`:
+arrays and references, nothing that changes later) and works out its account only when somebody asks. Invariant: the
+account says the same whenever it is asked for, however the table has changed since.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from atmo.ids import PeerId
-from atmo.mesh.classes import ClassIndex
-from atmo.mesh.field import FieldTerms
-from atmo.mesh.table import RoutingTable
+from atmo.ids import PeerId, short
+from atmo.mesh.fitness import ClassTerms, Compared, class_terms
+from atmo.mesh.query import Query
+from atmo.mesh.ranking import probabilities
+from atmo.mesh.reasons import Reason, verdict
+from atmo.mesh.rows import NodeInfo
+
+RUNNERS = 5  # candidates whose terms are kept
+ALTERNATIVES = 6
+PASSED = 5
+KEPT = max(RUNNERS, ALTERNATIVES) + 1  # candidates of each class that an account may need, besides those drawn
 
 
 class Route(NamedTuple):
@@ -47,25 +65,6 @@ class Terms(msgspec.Struct, frozen=True):
         return Route(self.peer, self.capability)
 
 
-class ClassTerms(msgspec.Struct, frozen=True):
-    """One class that was compared by fitness = - gap + strength - price - time + version, each already weighted.
-
-    relevance: as in views.py; gap: how far it lies behind the best, in margins; expected_s: the median potential of
-    its candidates; nodes: candidates that were looked at.
-    """
-
-    capability: str
-    relevance: float
-    gap: float
-    strength: float
-    price: float
-    time: float
-    version: float
-    fitness: float
-    expected_s: float
-    nodes: int
-
-
 class Passed(msgspec.Struct, frozen=True):
     """A capability that was not chosen, and why."""
 
@@ -81,7 +80,7 @@ class Excluded(msgspec.Struct, frozen=True):
     rows: int
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Account(msgspec.Struct, frozen=True):
     """Where the request goes and why.
 
     chosen; runners: other candidates of the same class, best first, each with why it lost; classes: all that were
@@ -107,6 +106,94 @@ class Decision(msgspec.Struct, frozen=True):
     elapsed_s: float = 0.0
     probability: float = 1.0
 
+
+class Place(NamedTuple):
+    """A node as it was when the decision was made. info: None where its NODE row was missing."""
+
+    peer: PeerId
+    info: NodeInfo | None
+
+    @property
+    def name(self) -> str:
+        return self.info.name if self.info is not None and self.info.name else short(self.peer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A class with at least one feasible node. places: those of the lowest potential, then others that were drawn;
+    values: their terms, (len(TERMS), len(places))."""
+
+    compared: Compared
+    places: tuple[Place, ...]
+    values: NDArray[np.float64]
+
+    def terms(self, at: int, why: str) -> Terms:
+        """Of the place at this position."""
+        place, numbers = self.places[at], self.values[:, at].tolist()
+        told: list[Any] = [place.peer, self.compared.descriptor.id, place.name, self.compared.relevance, *numbers, why]
+        return Terms(*told)
+
+
+@dataclass(slots=True, eq=False)
+class Grounds:
+    """What an account is made of. best: the candidates in the order of fitness; drawn: positions in the first one's
+    places, the chosen one first; fitness: terms of each candidate, or empty while there is only one; barred: masks of
+    Reason, one array for each class whose rows were not all feasible."""
+
+    query: Query
+    names: Sequence[str]
+    scores: Sequence[float]
+    best: list[Candidate] = field(default_factory=list)
+    fitness: list[ClassTerms] = field(default_factory=list)
+    drawn: tuple[int, ...] = ()
+    passed: list[Passed] = field(default_factory=list)
+    barred: list[NDArray[np.int64]] = field(default_factory=list)
+    late: int = 0  # rows over max_latency_ms
+    rows_read: int = 0
+
+
+class Decision:
+    """Where the request goes and why: see `Account`, whose fields it has. probes: whose load should be asked for,
+    because what is known of it is old."""
+
+    __slots__ = (
+        "__dict__",
+        "_grounds",
+        "by_text",
+        "chosen",
+        "elapsed_s",
+        "explored",
+        "fallback",
+        "probes",
+        "rows_known",
+        "sure",
+    )
+
+    def __init__(
+        self,
+        chosen: Terms,
+        grounds: Grounds,
+        *,
+        by_text: bool,
+        fallback: bool,
+        explored: bool,
+        sure: bool,
+        known: int,
+        probes: tuple[Route, ...],
+    ) -> None:
+        self.chosen = chosen
+        self.by_text = by_text
+        self.fallback = fallback
+        self.explored = explored
+        self.sure = sure
+        self.rows_known = known
+        self.probes = probes
+        self.elapsed_s = 0.0
+        self._grounds = grounds
+
+    def __repr__(self) -> str:
+        return f"<Decision {self.chosen.capability} at {self.chosen.node}: {self.chosen.why}>"
+
     @property
     def route(self) -> Route:
         return self.chosen.route
@@ -119,18 +206,85 @@ class Decision(msgspec.Struct, frozen=True):
     def capability(self) -> str:
         return self.chosen.capability
 
+    @property
+    def rows_read(self) -> int:
+        return self._grounds.rows_read
 
-def terms_of(
-    table: RoutingTable, terms: FieldTerms, places: list[int], relevance: float, why: list[str]
-) -> list[Terms]:
-    """The terms of some candidates out of the arrays. places: positions in `terms`; why: a reason for each."""
-    numbers = terms.values[:, places].T.tolist()
-    told = []
-    for row, values, reason in zip(terms.rows[places].tolist(), numbers, why, strict=True):
-        fields: list[Any] = [*table.place_of(row), table.node_name(row), relevance, *values, reason]
-        told.append(Terms(*fields))
-    return told
+    @functools.cached_property
+    def account(self) -> Account:
+        """All of it as plain data."""
+        return Account(
+            self.chosen,
+            self.runners,
+            self.classes,
+            self.passed,
+            self.excluded,
+            self.alternatives,
+            self.by_text,
+            self.fallback,
+            self.explored,
+            self.sure,
+            self.rows_read,
+            self.rows_known,
+            self.elapsed_s,
+            self.probability,
+        )
 
+    @functools.cached_property
+    def probability(self) -> float:
+        """That the chosen capability is the right one for the text; 1 where the text had no say."""
+        if not self.by_text:
+            return 1.0
+        shares, _ = probabilities(self._grounds.scores)
+        return dict(zip(self._grounds.names, shares, strict=False)).get(self.chosen.capability, 0.0)
 
-def capability_id(classes: ClassIndex, klass: int) -> str:
-    return classes.capability[klass].descriptor.id
+    @functools.cached_property
+    def runners(self) -> tuple[Terms, ...]:
+        """The others that were drawn, then those of the lowest potential."""
+        grounds, best = self._grounds, self._grounds.best[0]
+        chosen, *drawn = grounds.drawn
+        others = [at for at in range(len(best.places)) if at not in grounds.drawn]
+        return tuple(
+            best.terms(at, "drawn too, with a higher potential" if at in drawn else "not drawn")
+            for at in [at for at in [*drawn, *others] if at != chosen][:RUNNERS]
+        )
+
+    @functools.cached_property
+    def classes(self) -> tuple[ClassTerms, ...]:
+        grounds = self._grounds
+        return tuple(grounds.fitness or class_terms([each.compared for each in grounds.best], grounds.query))
+
+    @functools.cached_property
+    def passed(self) -> tuple[Passed, ...]:
+        """Classes without a feasible node, then those that were not compared because others fit better."""
+        grounds = self._grounds
+        known = {passed.capability for passed in grounds.passed} | {
+            each.compared.descriptor.id for each in grounds.best
+        }
+        best = max(each.compared.relevance for each in grounds.best)
+        less = [
+            Passed(name, score, f"fits less: {score:.3f} against {best:.3f}")
+            for name, score in zip(grounds.names, grounds.scores, strict=False)
+            if name not in known
+        ]
+        return tuple([*grounds.passed, *less][:PASSED])
+
+    @functools.cached_property
+    def excluded(self) -> tuple[Excluded, ...]:
+        grounds, counts = self._grounds, Counter[Reason]()
+        for mask in (int(mask) for bits in grounds.barred for mask in bits if mask):
+            counts.update(Reason(mask))
+        if grounds.late:
+            counts[Reason.MAX_LATENCY] += grounds.late
+        return tuple(Excluded(verdict(reason, grounds.query), rows) for reason, rows in counts.most_common())
+
+    @functools.cached_property
+    def alternatives(self) -> tuple[Route, ...]:
+        """Other feasible places, the same class first, each class by potential; never the chosen peer again."""
+        found = [
+            Route(place.peer, candidate.compared.descriptor.id)
+            for candidate in self._grounds.best
+            for place in candidate.places[:KEPT]
+            if place.peer != self.chosen.peer
+        ]
+        return tuple(found[:ALTERNATIVES])

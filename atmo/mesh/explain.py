@@ -14,7 +14,7 @@ import numpy as np
 
 from atmo.ids import PeerId, format_peer
 from atmo.mesh.decision import Decision, Excluded, Terms
-from atmo.mesh.field import GradientField
+from atmo.mesh.field import FieldSettings, GradientField
 from atmo.mesh.query import Query
 from atmo.mesh.reasons import Reason, verdict
 from atmo.mesh.refusal import full_bits
@@ -60,7 +60,7 @@ def survey(table: RoutingTable, field: GradientField, query: Query, now: float) 
 
 def as_dict(decision: Decision) -> dict[str, Any]:
     """JSON-ready: peer ids in their written form, numbers that JSON lacks as None."""
-    plain = msgspec.to_builtins(decision, builtin_types=(bytes,))
+    plain = msgspec.to_builtins(decision.account, builtin_types=(bytes,))
     cleaned: dict[str, Any] = _clean(plain)
     return cleaned
 
@@ -98,14 +98,14 @@ def arithmetic(terms: Terms) -> str:
     )
     if terms.weight < 0.995:
         age = f"{terms.age_s:.1f} s old" if math.isfinite(terms.age_s) else "never told"
-        text += f"; its load is {age}, so {terms.weight:.2f} of that + {1 - terms.weight:.2f} of {_ms(terms.p75_s)}"
+        text += f"; its load is {age}, so {terms.weight:.3f} of that + {1 - terms.weight:.3f} of {_ms(terms.p75_s)}"
     if terms.failures > 0.005:
-        text += f"; x (1 + lambda x {terms.failures:.2f} recent failures)"
+        text += f"; x (1 + {FieldSettings().failure_weight:g} x {terms.failures:.3f} recent failures)"
     return f"{text}; potential {_ms(terms.potential_s)}."
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms"
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.3f} ms"
 
 
 def _clean(value: Any) -> Any:

@@ -9,10 +9,12 @@ what the origins signed and from what it saw itself. For one candidate, in secon
     Phi'  = w*Phi + (1 - w)*p75                       w = e^(-age/tau_g); p75: of Phi over the class's candidates
     Phi'' = Phi' * (1 + lambda*e)                     e = gamma^dt*e + 1 at a failure, gamma^dt*e in between
 
-`Phi''` is the potential; lower is better. A load that was told long ago says little, so a candidate drifts towards
-what is usual in its class, rather on the slow side. Size is counted in units of work (`work_units`), so that a node's
-seconds a unit, learned from any mix of requests, give the S of the next one. Invariants: every potential is finite and
-positive; an advert cannot push S below a quarter of the candidates' median; after three answers adverts do not count.
+`Phi''` is the potential; lower is better. L also counts a first-token wait that nothing explains, and how long our
+oldest silent request there is overdue: what hides its queue is found out before its first answer. A load that was
+told long ago says little, so a candidate drifts towards what is usual in its class, rather on the slow side. S comes
+from seconds a prompt token and an output token that were learned from any mix of requests (pace.py), so hardware that
+suits a shape of request is found by itself. Invariants: every potential is finite and positive; an advert cannot push
+S below a quarter of the candidates' median; after three answers adverts do not count.
 
 Outlier ejection as Envoy does it: five failures in a row put a candidate out for 30 s, longer each time, and then the
 first request decides whether it stays. The decision ignores ejection where it would leave nobody.
@@ -20,19 +22,28 @@ first request decides whether it stays. The decision ignores ejection where it w
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atmo.ids import PeerId
 from atmo.mesh.capability import Load
-from atmo.mesh.table import MAX_SERVICE_S, RoutingTable
+from atmo.mesh.pace import Size, rates, remember, size_of
+from atmo.mesh.remembered import Rankings
+from atmo.mesh.table import MAX_SERVICE_S, RoutingTable, RowColumns
 
 Floats = NDArray[np.float64]
-
-PREFILL_SHARE = 1 / 8  # work of a prompt token against an output token; a guess between 1/4 (two cores) and 1/50 (GPU)
+_AT = {name: at for at, name in enumerate(RowColumns.TOGETHER)}  # in the block of a row
+_IN_FLIGHT, _SLOTS, _OWN, _SAID, _SETTLED = (_AT[name] for name in ("in_flight", "slots", "own", "said_s", "settled_s"))
+_SINCE = _AT["since_s"]
+_SERVICE, _DECODE, _SAMPLES = _AT["service_s"], _AT["decode_tps"], _AT["samples"]
+_PROMPT, _OUTPUT = _AT["prompt_s"], _AT["output_s"]
+_EXCESS, _EXCESS_AT, _FAILURES, _FAILED_AT = (
+    _AT[name] for name in ("excess_s", "excess_at_s", "failures", "failed_at_s")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class FieldSettings:
     default_service_s: float = 1.0  # S when neither advert nor observation exists; a guess
     least_service_s: float = 0.0005  # no engine here answers faster: one text through the encoder takes as long
     advert_floor: float = 0.25  # an advert's S counts at least so much of the candidates' median S; a guess
+    advert_slots: float = 2.0  # an unproven node's slots count at most so many times the candidates' median; a guess
     gossip_delay_s: float = 0.1  # a report may be so old when it leaves: the batch time of gossip
     eject_after: int = 5  # failures in a row; Envoy, consecutive_5xx
     eject_s: float = 30.0  # times the number of ejections; Envoy, base_ejection_time
@@ -69,6 +81,7 @@ TERMS = (
     "potential_s",
 )
 """The terms of the field in the order in which `FieldTerms` holds them; times in seconds, potential is Phi''."""
+_TERM = {name: at for at, name in enumerate(TERMS)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +100,7 @@ class FieldTerms:
 
     def term(self, name: str) -> Floats:
         """(n,) one term by its name."""
-        values: Floats = self.values[TERMS.index(name)]
+        values: Floats = self.values[_TERM[name]]
         return values
 
     @property
@@ -103,6 +116,7 @@ class GradientField:
     def __init__(self, table: RoutingTable, settings: FieldSettings | None = None) -> None:
         self.table = table
         self.settings = settings or FieldSettings()
+        self.rankings = Rankings(table)
         self._running: dict[tuple[PeerId, str], _Running] = {}
 
     def __repr__(self) -> str:
@@ -116,19 +130,25 @@ class GradientField:
         """
         own = self._running.setdefault((peer, capability_id), _Running(deque()))
         own.starts.append(now)
+        own.silent.append(now)
         row = self.table.find(peer, capability_id)
         if row >= 0:
             self.table.rows.own[row] = own.fresh()
+            self.table.rows.since_s[row] = own.since_s()
 
     def observe_first_token(
         self, peer: PeerId, capability_id: str, wait_s: float, now: float, prompt_tokens: int = 0
     ) -> None:
         """The first piece came `wait_s` after the start. What neither prefill nor known queueing explains raises L."""
         row = self.table.find(peer, capability_id)
+        own = self._running.get((peer, capability_id))
+        if own is not None and own.silent:
+            own.silent.popleft()
         if row < 0 or not np.isfinite(wait_s):
             return
+        self.table.rows.since_s[row] = own.since_s() if own is not None else math.inf
         rows = self.table.rows
-        prefill_s = float(rows.unit_s[row]) * prompt_tokens * PREFILL_SHARE
+        prefill_s = float(rows.prompt_s[row]) * prompt_tokens
         queue = max(0.0, float(rows.in_flight[row] + rows.own[row] - rows.slots[row])) / float(rows.slots[row])
         excess_s = max(0.0, wait_s - prefill_s - queue * float(rows.service_s[row]))
         level, at_s = float(rows.excess_s[row]), float(rows.excess_at_s[row])
@@ -148,12 +168,14 @@ class GradientField:
         rows.ejections[row] = max(0, int(rows.ejections[row]) - 1)
         if not (np.isfinite(service_s) and service_s >= 0):
             return
-        unit_s = min(max(service_s, self.settings.least_service_s), MAX_SERVICE_S) / work_units(
-            prompt_tokens, output_tokens
-        )
+        spent_s = min(max(service_s, self.settings.least_service_s), MAX_SERVICE_S)
         rows.samples[row] += 1
-        rate = max(self.settings.learning_rate, 1.0 / int(rows.samples[row]))  # the first samples average evenly
-        rows.unit_s[row] += rate * (unit_s - float(rows.unit_s[row]))
+        rate = max(self.settings.learning_rate, 1.0 / float(rows.samples[row]))  # the first samples average evenly
+        means: list[Floats] = [getattr(rows, name) for name in rows.MEANS]
+        held = remember([float(mean[row]) for mean in means], size_of(prompt_tokens, output_tokens), spent_s, rate)
+        for mean, value in zip(means, held, strict=True):
+            mean[row] = value
+        rows.prompt_s[row], rows.output_s[row] = rates(held)
 
     def observe_failure(self, peer: PeerId, capability_id: str, now: float) -> float:
         """The request failed there through the peer's or the path's fault. Not for a cancel or a caller's mistake.
@@ -164,7 +186,7 @@ class GradientField:
         if row < 0:
             return 0.0
         rows, settings = self.table.rows, self.settings
-        rows.failures[row] = float(self._failures(np.array([row]), now)[0]) + 1.0
+        rows.failures[row] = self._failures_left(row, now) + 1.0
         rows.failed_at_s[row] = now
         if now < rows.ejected_until_s[row]:
             return 0.0  # begun before it was put out: known already
@@ -202,52 +224,105 @@ class GradientField:
         if row >= 0:
             self._settle(row, now)
 
-    def terms(self, rows: NDArray[np.int32], units: float, local: PeerId, now: float) -> FieldTerms:
-        """The field over candidates of one class. rows: (n,), n >= 1; units: of the request, see `work_units`."""
-        columns = self.table.rows
-        for row in rows[(columns.own[rows] > 0) & (columns.settled_s[rows] != columns.said_s[rows])].tolist():
-            self._settle(row, float(columns.said_s[row]) - self.settings.gossip_delay_s)
-        values = np.empty((len(TERMS), len(rows)))
+    def terms(self, rows: NDArray[np.int32], size: Size, local: PeerId, now: float) -> FieldTerms:
+        """The field over candidates of one class. rows: (n,), n >= 1; size: of the request."""
+        columns, n = self.table.rows, len(rows)
+        told = columns.block.take(rows, axis=0).T.copy()  # (len(TOGETHER), n); the copy makes each of them contiguous
+        if np.count_nonzero(told[_OWN]):
+            for at in np.flatnonzero((told[_OWN] > 0) & (told[_SETTLED] != told[_SAID])).tolist():
+                self._settle(int(rows[at]), float(told[_SAID, at]) - self.settings.gossip_delay_s)
+                told[_OWN, at] = columns.own[rows[at]]
+        values = np.empty((len(TERMS), n))
         latency_s, service_s, in_flight, own, slots, age_s, weight, phi_s, p75_s, failures, potential_s = values
-        latency_s[:] = self._latency(rows, local, now)
-        service_s[:] = self._service(rows, units)
-        in_flight[:], own[:], slots[:] = columns.in_flight[rows], columns.own[rows], columns.slots[rows]
-        phi_s[:] = latency_s + service_s * (1.0 + np.maximum(0.0, in_flight + own + 1.0 - slots) / slots)
-        age_s[:] = np.maximum(0.0, now - columns.said_s[rows])
-        weight[:] = np.exp(age_s / -self.settings.tau_staleness_s)
-        p75_s[:] = nearest_rank(phi_s, 0.75)
-        failures[:] = self._failures(rows, now)
-        potential_s[:] = weight * phi_s + (1.0 - weight) * p75_s
-        potential_s *= 1.0 + self.settings.failure_weight * failures
+        peers = self.table.rows.peer.take(rows)
+        here = peers == self.table.find_peer(local)
+        latency_s[:] = self._latency(peers, here, told, now)
+        service_s[:] = self._service(told, size)
+        in_flight[:] = told[_IN_FLIGHT]
+        own[:] = told[_OWN]
+        slots[:] = self._slots(told)
+        queue = in_flight + own
+        queue += 1.0
+        queue -= slots
+        np.maximum(queue, 0.0, out=queue)
+        queue /= slots
+        queue += 1.0
+        np.multiply(queue, service_s, out=phi_s)
+        overdue_s = now - told[_SINCE] - phi_s
+        np.minimum(overdue_s, MAX_SERVICE_S, out=overdue_s)
+        np.maximum(latency_s, overdue_s, out=latency_s)
+        phi_s += latency_s
+        np.subtract(now, told[_SAID], out=age_s)
+        np.maximum(age_s, 0.0, out=age_s)
+        if np.count_nonzero(here):
+            age_s[here] = 0.0  # of itself a node hears at once
+        np.exp(age_s * (-1.0 / self.settings.tau_staleness_s), out=weight)
+        usual_s = nearest_rank(phi_s, 0.75)
+        p75_s[:] = usual_s
+        np.subtract(1.0, weight, out=potential_s)
+        potential_s *= usual_s
+        potential_s += weight * phi_s
+        self._weigh_failures(told, failures, potential_s, now)
         return FieldTerms(rows, values)
 
-    def _latency(self, rows: NDArray[np.int32], local: PeerId, now: float) -> Floats:
-        columns, peers = self.table.rows, self.table.peers
-        index = columns.peer[rows]
-        rtt_s = peers.rtt_s[index]
-        path_s = np.where(rtt_s < 0, self.settings.unknown_rtt_s, rtt_s)
-        path_s[index == self.table.find_peer(local)] = 0.0
-        fading = np.exp((columns.excess_at_s[rows] - now) / self.settings.tau_s)
-        worst: Floats = np.maximum(path_s, columns.excess_s[rows] * np.minimum(fading, 1.0))
-        return worst
+    def _latency(self, peers: NDArray[np.int32], here: NDArray[np.bool_], told: Floats, now: float) -> Floats:
+        path_s: Floats = self.table.peers.rtt_s.take(peers)
+        unknown = path_s < 0
+        if np.count_nonzero(unknown):
+            path_s[unknown] = self.settings.unknown_rtt_s
+        if np.count_nonzero(here):
+            path_s[here] = 0.0
+        if np.count_nonzero(told[_EXCESS]):
+            fading = np.exp(np.minimum(told[_EXCESS_AT] - now, 0.0) / self.settings.tau_s)
+            np.maximum(path_s, told[_EXCESS] * fading, out=path_s)
+        return path_s
 
-    def _service(self, rows: NDArray[np.int32], units: float) -> Floats:
-        columns, settings = self.table.rows, self.settings
-        decode_tps = columns.decode_tps[rows]
-        by_rate = np.where(decode_tps > 0, np.minimum(units / np.maximum(decode_tps, 1e-6), MAX_SERVICE_S), 0.0)
-        advert = np.where(columns.service_s[rows] > 0, columns.service_s[rows], by_rate)
-        advert = np.where(advert > 0, np.maximum(advert, settings.least_service_s), settings.default_service_s)
-        known = columns.samples[rows] >= settings.trusted_samples
-        seen = columns.unit_s[rows] * units
+    def _service(self, told: Floats, size: Size) -> Floats:
+        """S: as seen where enough was, else as advertised, within bounds."""
+        settings, n = self.settings, told.shape[1]
+        known = told[_SAMPLES] >= settings.trusted_samples
+        number = np.count_nonzero(known)
+        if number:
+            seen: Floats = told[_PROMPT] * size.prompt + told[_OUTPUT] * size.output
+            np.maximum(seen, settings.least_service_s, out=seen)
+            np.minimum(seen, MAX_SERVICE_S, out=seen)
+            if number == n:
+                return seen
+        advert: Floats = told[_SERVICE].copy()
+        if np.count_nonzero(advert) < n:
+            silent = advert == 0
+            tps = told[_DECODE, silent]
+            by_rate = np.minimum(size.units / np.maximum(tps, 1e-6), MAX_SERVICE_S)
+            advert[silent] = np.where(tps > 0, by_rate, settings.default_service_s)
+        np.maximum(advert, settings.least_service_s, out=advert)
+        if not number:
+            return np.maximum(advert, settings.advert_floor * nearest_rank(advert, 0.5), out=advert)
         floor = settings.advert_floor * nearest_rank(np.where(known, seen, advert), 0.5)
         service_s: Floats = np.where(known, seen, np.maximum(advert, floor))
         return service_s
 
-    def _failures(self, rows: NDArray[np.int32] | NDArray[np.intp], now: float) -> Floats:
-        columns = self.table.rows
-        past_s = np.maximum(0.0, now - columns.failed_at_s[rows])
-        left: Floats = columns.failures[rows] * np.exp2(-past_s / self.settings.failure_half_life_s)
-        return left
+    def _slots(self, told: Floats) -> Floats:
+        """k: as advertised, but of an unproven node no more than some times what is usual among its rivals."""
+        slots: Floats = told[_SLOTS]
+        most = slots.max()
+        if most == 1.0:
+            return slots
+        limit = self.settings.advert_slots * nearest_rank(slots, 0.5)
+        if most <= limit:
+            return slots
+        return np.where(told[_SAMPLES] < self.settings.trusted_samples, np.minimum(slots, limit), slots)
+
+    def _weigh_failures(self, told: Floats, failures: Floats, potential_s: Floats, now: float) -> None:
+        """Fills in what is left of each one's failures, and their share of its potential."""
+        failures[:] = 0.0
+        if np.count_nonzero(told[_FAILURES]):
+            past_s = np.maximum(0.0, now - told[_FAILED_AT])
+            np.multiply(told[_FAILURES], np.exp2(past_s / -self.settings.failure_half_life_s), out=failures)
+            potential_s *= 1.0 + self.settings.failure_weight * failures
+
+    def _failures_left(self, row: int, now: float) -> float:
+        past_s = max(0.0, now - float(self.table.rows.failed_at_s[row]))
+        return float(self.table.rows.failures[row]) * math.exp2(-past_s / self.settings.failure_half_life_s)
 
     def _end(self, peer: PeerId, capability_id: str) -> int:
         """One of our requests there ended. The row, or -1."""
@@ -260,6 +335,7 @@ class GradientField:
             del self._running[peer, capability_id]
         if row >= 0:
             self.table.rows.own[row] = own.fresh()
+            self.table.rows.since_s[row] = own.since_s()
             if counted:  # the peer's last report still holds it
                 self.table.rows.in_flight[row] = max(0.0, float(self.table.rows.in_flight[row]) - 1.0)
         return row
@@ -281,9 +357,14 @@ class _Running:
 
     starts: deque[float]
     counted: int = 0
+    silent: deque[float] = field(default_factory=deque)  # starts of those of which nothing has come yet
 
     def fresh(self) -> int:
         return len(self.starts) - self.counted
+
+    def since_s(self) -> float:
+        """When the oldest of the silent ones began, as far as that is known."""
+        return self.silent[0] if self.silent and self.silent[0] > -math.inf else math.inf
 
     def reflect(self, before_s: float) -> None:
         self.counted = sum(1 for start in self.starts if start <= before_s)
@@ -292,15 +373,12 @@ class _Running:
         """Which of several ended is not known and hardly matters: the oldest, most likely. Was it counted there?"""
         if self.starts:
             self.starts.popleft()
+        if len(self.silent) > len(self.starts):
+            self.silent.popleft()
         if not self.counted:
             return False
         self.counted -= 1
         return True
-
-
-def work_units(prompt_tokens: float, output_tokens: float) -> float:
-    """The size of a request: output tokens, and prompt tokens at their share. At least 1."""
-    return max(1.0, output_tokens + prompt_tokens * PREFILL_SHARE)
 
 
 def peak_ewma(level: float, sample: float, elapsed_s: float, tau_s: float) -> float:
@@ -313,5 +391,7 @@ def peak_ewma(level: float, sample: float, elapsed_s: float, tau_s: float) -> fl
 
 def nearest_rank(values: Floats, share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed. values: (n,), n >= 1."""
-    rank = max(0, int(np.ceil(share * len(values))) - 1)
-    return float(np.partition(values, rank)[rank])
+    rank = max(0, math.ceil(share * len(values)) - 1)
+    ordered = values.copy()
+    ordered.partition(rank)
+    return float(ordered[rank])

@@ -252,6 +252,18 @@ class Parcel(Message, frozen=True, tag=18):
     data: Annotated[bytes, Meta(min_length=1, max_length=MAX_PARCEL_BYTES)]
 
 
+class Probe(Message, frozen=True, tag=19):
+    """How busy is this capability? Answered with Told, or not at all where it is not served."""
+
+    capability: Ident
+
+
+class Told(Message, frozen=True, tag=29):
+    """The load that a Probe asked for, as it is now."""
+
+    load: Load
+
+
 OverlayMessage = Join | ForwardJoin | Neighbour | Disconnect | Shuffle | ShuffleReply
 TreeMessage = Push | IHave | Graft | Prune
 SyncMessage = Versions | Digest
@@ -279,4 +291,6 @@ AnyMessage = (
     | Cancel
     | Grant
     | Parcel
+    | Probe
+    | Told
 )

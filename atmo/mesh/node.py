@@ -27,15 +27,16 @@ from atmo.mesh.capability import Capability
 from atmo.mesh.codec import decode, encode
 from atmo.mesh.decision import Decision
 from atmo.mesh.field import GradientField
-from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Scores, Vectors
+from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Probe, Scores, Told, Vectors
 from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.parcels import Parcels, cut
+from atmo.mesh.probing import Probing
 from atmo.mesh.query import Query
 from atmo.mesh.roll import Roll
 from atmo.mesh.routing import decide
 from atmo.mesh.rows import Gradient, Kind, NodeInfo, Renewal
 from atmo.mesh.service import Answer, Service
-from atmo.mesh.serving import Serving, Told, nobody
+from atmo.mesh.serving import OnServed, Serving, nobody
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.verdict import Change
 from atmo.problems import Problem
@@ -78,7 +79,7 @@ class MeshNode:
         on_renewal: Callable[[Sealed], None] = lambda membership: None,
         on_linked: Callable[[PeerId, Multiaddr | None], None] = lambda peer, address: None,
         on_event: Callable[[str, PeerId | None, str, str], None] = lambda what, peer, name, detail: None,
-        on_served: Told = nobody,
+        on_served: OnServed = nobody,
     ) -> None:
         """on_event: told what happened, to whom (key, name as far as it is known), and why; for people. on_served: see
         `Serving`."""
@@ -88,8 +89,19 @@ class MeshNode:
         self.table = RoutingTable()
         self.field = GradientField(self.table)
         self.serving = Serving(self.peer, self._transmit, on_served)
-        self.asking = Asking(clock, self.route, self._transmit, self._learn, self._want, self._root_of, self._chance)
+        self.probing = Probing(clock, self._transmit, transport.linked, transport.rtt_s)
+        self.asking = Asking(
+            clock,
+            self.route,
+            self._transmit,
+            self._learn,
+            self._want,
+            self._root_of,
+            self._chance,
+            self.probing.refresh,
+        )
         self.problems: dict[str, Problem] = {}
+        self.vet: Callable[[PeerId, Capability], bool] = lambda origin, capability: True
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
         self._nameless: set[PeerId] = set()  # linked, and did not say yet what they are
@@ -173,7 +185,8 @@ class MeshNode:
             query = replace(query, constraints=msgspec.structs.replace(query.constraints, local_only=True))
         began_s = self._clock.now()
         decision = decide(self.table, self.field, query, began_s, self._rng)
-        return msgspec.structs.replace(decision, elapsed_s=self._clock.now() - began_s)
+        decision.elapsed_s = self._clock.now() - began_s
+        return decision
 
     async def ask(self, job: Job) -> AsyncGenerator[Routed | Answer, None]:
         """Send a request and stream what comes back: `Routed`, pieces, and `Finished` at the end.
@@ -411,12 +424,32 @@ class MeshNode:
             if body is None:
                 self.table.drop_capability(origin, key)
             elif isinstance(body, Capability):
+                if origin == self.peer or self.vet(origin, body):
+                    self.table.put_capability(origin, body)
+                else:
+                    self.table.drop_capability(origin, key)
                 self.table.put_capability(origin, body)
         elif isinstance(body, Renewal):
             if key == format_peer(self.peer):
                 self._on_renewal(body.membership)
         elif isinstance(body, Gradient):
             self.table.put_gradient(origin, body, self._clock.now())
+
+    def refuse(self, origin: PeerId, capability: Capability, why: str) -> None:
+        """Do not use what the peer offers, because its vectors do not fit its text."""
+        offered = capability.descriptor.id
+        row = self.table.find(origin, offered)
+        if row >= 0 and self.table.classes.capability[int(self.table.rows.klass[row])] == capability:
+            self.table.drop_capability(origin, offered)
+        self.note("refused", f"{offered} of {self._known_as(origin)}: {why}")
+        self._complain(
+            f"vectors {offered} {short(origin)}",
+            Problem(
+                f"{self._known_as(origin)} offers {offered} with vectors that do not fit its text: {why}. It is not used.",
+                "Both nodes should run the same version of Atmosphere.",
+                serious=False,
+            ),
+        )
 
     def _mark(self, origin: PeerId) -> None:
         """Where all link to all, a node without a link cannot be asked; in a larger mesh one is made when needed."""
@@ -535,6 +568,13 @@ class MeshNode:
         elif isinstance(message, Cancel):
             self._parcels.cancel(peer, message.id, message.attempt)
             self.serving.cancel(peer, message)
+        elif isinstance(message, Probe):
+            service = self.serving.services.get(message.capability)
+            if service is not None:
+                self._transmit(peer, Told(service.load()))
+        elif isinstance(message, Told):
+            self.field.on_feedback(peer, message.load, self._clock.now())
+            self.probing.told(peer, message.load.capability)
 
     def _learn(self, seen: calls.Observe) -> None:
         now_s = self._clock.now()

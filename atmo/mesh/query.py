@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atmo.ids import PeerId
 from atmo.mesh.capability import EMBEDDING_DIM
-from atmo.mesh.constraints import Constraints
+from atmo.mesh.constraints import NO_CONDITIONS, Constraints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +26,7 @@ class Query:
     vector: NDArray[np.float32] | None = None
     prompt_tokens: int = 0
     expected_output_tokens: int = 128
-    constraints: Constraints = field(default_factory=Constraints)
+    constraints: Constraints = NO_CONDITIONS
     exclude: frozenset[PeerId] = frozenset()
     root: str = ""
 

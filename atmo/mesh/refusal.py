@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from atmo.errors import NoRoute
 from atmo.mesh.constraints import Bits, class_bits, row_bits
-from atmo.mesh.decision import capability_id
-from atmo.mesh.field import GradientField, work_units
+from atmo.mesh.field import GradientField
+from atmo.mesh.pace import size_of
 from atmo.mesh.query import Query
 from atmo.mesh.ranking import Ranking, fits, names_what_it_wants, rank
 from atmo.mesh.reasons import WORDS, Reason, rule
@@ -23,11 +25,11 @@ def full_bits(table: RoutingTable, field: GradientField, query: Query, rows: NDA
     limit_ms = query.constraints.max_latency_ms
     if limit_ms is None:
         return bits
-    units = work_units(query.prompt_tokens, query.expected_output_tokens)
+    size = size_of(query.prompt_tokens, query.expected_output_tokens)
     free = np.flatnonzero(bits == 0)
     for klass in np.unique(table.rows.klass[rows[free]]).tolist():
         members = free[table.rows.klass[rows[free]] == klass]
-        late = field.terms(rows[members], units, query.local, now).potential_s * 1e3 > limit_ms
+        late = field.terms(rows[members], size, query.local, now).potential_s * 1e3 > limit_ms
         bits[members[late]] |= Reason.MAX_LATENCY
     return bits
 
@@ -50,7 +52,8 @@ def no_route(table: RoutingTable, field: GradientField, query: Query, now: float
         if counts[reason]
     ]
     return NoRoute(
-        f"No node can serve this. Of {len(rows)} {which}, {', '.join(parts)}.", hint=_least(table, rows, bits)
+        f"No node can serve this. Of {len(rows)} {which}, {', '.join(parts)}.",
+        hint=_least(table, field, query, now, rows, bits),
     )
 
 
@@ -66,19 +69,45 @@ def _fitting(
     return known, "offers"
 
 
-def _least(table: RoutingTable, rows: NDArray[np.int32], bits: Bits) -> str:
-    """The offer with the fewest broken conditions, and what would have to change for it."""
+def _least(
+    table: RoutingTable, field: GradientField, query: Query, now: float, rows: NDArray[np.int32], bits: Bits
+) -> str:
+    """The offer with the fewest broken conditions, and what would have to change for it, by how much."""
     broken = np.bitwise_count(bits)
     values, counts = np.unique(bits[broken == broken.min()], return_counts=True)
     least = Reason(int(values[np.argmax(counts)]))
-    changes = " and ".join(WORDS[reason].relax for reason in least)
-    return f"Least to change: {changes}; then {_names(table, rows[bits == least])} could serve it."
+    nearest = rows[bits == least]
+    changes = [WORDS[reason].relax + _enough(table, query, nearest, reason) for reason in least]
+    if least == Reason.MAX_LATENCY:
+        size = size_of(query.prompt_tokens, query.expected_output_tokens)
+        quickest_ms = float(field.terms(nearest, size, query.local, now).potential_s.min()) * 1e3
+        changes = [f"{WORDS[least].relax} to {math.ceil(quickest_ms)}"]
+    return f"Least to change: {' and '.join(changes)}; then {_names(table, nearest)} could serve it."
+
+
+def _enough(table: RoutingTable, query: Query, rows: NDArray[np.int32], reason: Reason) -> str:
+    """The value at which the first of these rows would do, for conditions that are numbers."""
+    columns, classes = table.rows, table.classes
+    klass = columns.klass[rows]
+    if reason == Reason.MIN_CONTEXT:
+        return f" to {int(classes.context[klass].max())}"
+    if reason == Reason.COST:
+        return f" to {float(classes.price[klass].min()) * query.expected_output_tokens / 1e6:.6g}"
+    if reason == Reason.MIN_TPS:
+        return f" to {float(columns.decode_tps[rows].max()):.6g}"
+    if reason == Reason.MAX_LOAD:
+        return f" to {float(((columns.in_flight[rows] + columns.own[rows]) / columns.slots[rows]).min()):.6g}"
+    if reason == Reason.CONTEXT:
+        return f" to {int(classes.context[klass].max())} tokens in all"
+    return ""
 
 
 def _nothing_fits(table: RoutingTable, ranking: Ranking) -> NoRoute:
     best = ""
     if ranking.classes:
-        best = f"; the nearest is {capability_id(table.classes, ranking.classes[0])} at {ranking.scores[0]:.2f}"
+        best = (
+            f"; the nearest is {table.classes.capability[ranking.classes[0]].descriptor.id} at {ranking.scores[0]:.2f}"
+        )
     return NoRoute(
         f"Nothing that is offered fits this text{best}.",
         hint="Name a model with --model, or add a node with a general chat.",

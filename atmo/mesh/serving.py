@@ -22,7 +22,7 @@ MAX_TOLD_CHARS = 2000
 Ticket = tuple[PeerId, bytes, int]
 """Who asks, the request's id, the attempt."""
 Send = Callable[[PeerId, AnyMessage], None]
-Told = Callable[[PeerId, Ask, Finish | AtmoError | None], None]
+OnServed = Callable[[PeerId, Ask, Finish | AtmoError | None], None]
 """Who asks, the question, and how it ended: None when the answer begins."""
 
 
@@ -52,7 +52,7 @@ class Serving:
     """All requests this node is answering. `send` must not raise for a peer that is gone: the work is cancelled
     anyway. `told` hears of each request that is begun and how it ended."""
 
-    def __init__(self, own: PeerId, send: Send, told: Told = nobody) -> None:
+    def __init__(self, own: PeerId, send: Send, told: OnServed = nobody) -> None:
         self._own = own
         self._send = send
         self._told = told

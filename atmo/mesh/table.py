@@ -25,6 +25,7 @@ from atmo.mesh.columns import Columns
 from atmo.mesh.rows import Gradient, NodeInfo
 
 NEVER = -np.inf
+FOREVER = np.inf
 
 MAX_IN_FLIGHT = 100_000.0  # a guess: above it only nonsense is advertised
 MAX_SLOTS = 256.0  # vLLM's default max_num_seqs; "endless" slots count as so many
@@ -34,10 +35,11 @@ MAX_TPS = 1e5  # a guess; ten times what the fastest served models decode for on
 
 class RowColumns(Columns):
     """Per (peer, capability). What the peer says: in_flight (running and queued), slots, service_s, prompt_tps,
-    decode_tps, ready, said_s (when it was heard, -inf never). What this node saw, written by the field: own (in flight
-    from here and not in in_flight, as of the report of settled_s), unit_s (seconds a unit of work), samples, excess_s
-    with excess_at_s (first-token wait that nothing explains), failures with failed_at_s, streak (failures in a row),
-    ejections, ejected_until_s.
+    decode_tps, ready (1 or 0), said_s (when it was heard, -inf never). What this node saw, written by the field: own
+    (in flight from here and not in in_flight, as of the report of settled_s), since_s (when the oldest of our requests
+    there began of which nothing has come yet, inf without any), prompt_s and output_s (seconds a token)
+    with the five means they are solved from (pace.py), samples, excess_s with excess_at_s (first-token wait that
+    nothing explains), failures with failed_at_s, streak (failures in a row), ejections, ejected_until_s.
     """
 
     SPEC: ClassVar[dict[str, tuple[str, float]]] = {
@@ -49,12 +51,19 @@ class RowColumns(Columns):
         "service_s": ("float64", 0),
         "prompt_tps": ("float64", 0),
         "decode_tps": ("float64", 0),
-        "ready": ("bool", 1),
+        "ready": ("float64", 1),
         "said_s": ("float64", NEVER),
         "own": ("float64", 0),
+        "since_s": ("float64", FOREVER),
         "settled_s": ("float64", NEVER),
-        "unit_s": ("float64", 0),
-        "samples": ("int64", 0),
+        "prompt_s": ("float64", 0),
+        "output_s": ("float64", 0),
+        "mean_xx": ("float64", 0),
+        "mean_xy": ("float64", 0),
+        "mean_yy": ("float64", 0),
+        "mean_xt": ("float64", 0),
+        "mean_yt": ("float64", 0),
+        "samples": ("float64", 0),
         "excess_s": ("float64", 0),
         "excess_at_s": ("float64", NEVER),
         "failures": ("float64", 0),
@@ -63,6 +72,27 @@ class RowColumns(Columns):
         "ejections": ("int64", 0),
         "ejected_until_s": ("float64", NEVER),
     }
+    # What a decision reads: two lines of the processor's cache for each row.
+    TOGETHER = (
+        "in_flight",
+        "slots",
+        "own",
+        "since_s",
+        "said_s",
+        "settled_s",
+        "service_s",
+        "decode_tps",
+        "prompt_s",
+        "output_s",
+        "samples",
+        "excess_s",
+        "excess_at_s",
+        "failures",
+        "failed_at_s",
+        "ready",
+        "ejected_until_s",
+    )
+    MEANS = ("mean_xx", "mean_xy", "mean_yy", "mean_xt", "mean_yt")
     peer: NDArray[np.int32]
     klass: NDArray[np.int32]
     place: NDArray[np.int32]
@@ -71,12 +101,14 @@ class RowColumns(Columns):
     service_s: NDArray[np.float64]
     prompt_tps: NDArray[np.float64]
     decode_tps: NDArray[np.float64]
-    ready: NDArray[np.bool_]
+    ready: NDArray[np.float64]
     said_s: NDArray[np.float64]
     own: NDArray[np.float64]
+    since_s: NDArray[np.float64]
     settled_s: NDArray[np.float64]
-    unit_s: NDArray[np.float64]
-    samples: NDArray[np.int64]
+    prompt_s: NDArray[np.float64]
+    output_s: NDArray[np.float64]
+    samples: NDArray[np.float64]
     excess_s: NDArray[np.float64]
     excess_at_s: NDArray[np.float64]
     failures: NDArray[np.float64]
@@ -287,7 +319,17 @@ class RoutingTable:
         assert set(np.flatnonzero(self.classes.present).tolist()) == set(self.classes.members)
         assert len(self.peers) == len(self._peer_of)
         live = self.rows.live()
-        for name in ("in_flight", "slots", "service_s", "prompt_tps", "decode_tps", "own", "unit_s", "failures"):
+        for name in (
+            "in_flight",
+            "slots",
+            "service_s",
+            "prompt_tps",
+            "decode_tps",
+            "own",
+            "prompt_s",
+            "output_s",
+            "failures",
+        ):
             values = getattr(self.rows, name)[live]
             assert np.isfinite(values).all(), name
             assert (values >= 0).all(), name

@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from atmo.errors import AtmoError, ModelNotFound
-from atmo.models.gguf import GgufInfo, read_gguf
+from atmo.models.describing import describe
+from atmo.models.gguf import GgufInfo, read_gguf, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class LocalModel:
     capabilities.
 
     size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told, unless
-    the configuration says it better.
+    the configuration says it better. general: it takes what no other capability fits; licence: as the model says.
     """
 
     name: str
@@ -33,6 +34,8 @@ class LocalModel:
     version: str = ""
     embedded: bool = False
     info: GgufInfo | None = None
+    general: bool = True
+    licence: str = ""
 
 
 _NANO = (
@@ -118,14 +121,29 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
 
 def _from_file(path: Path) -> LocalModel:
     info = read_gguf(path)
-    name = path.stem.lower()
-    size = f"{info.parameters / 1e9:.1f}B-parameter " if info.parameters >= 1e8 else ""
     if info.embeds:
-        told = f"Text embedding with {info.name or path.stem}: turns text into vectors for search and similarity."
-        return LocalModel(name, "gguf", "embedding", path, _size(path), told, (), 0.5, "", False, info)
-    described = f"General chat and text generation with {info.name or path.stem}, a {size}language model."
-    strength = strength_of(info.parameters)
-    return LocalModel(name, "gguf", "chat", path, _size(path), described, (), strength, "", False, info)
+        name = path.stem
+        told_of = f"Text embedding with {info.name or name}: turns text into vectors for search and similarity."
+        return LocalModel(name.lower(), "gguf", "embedding", path, _size(path), told_of, (), 0.5, "", False, info)
+    told = describe(path.stem, info)
+    return LocalModel(
+        path.stem.lower(),
+        "gguf",
+        told.type,
+        path,
+        _size(path),
+        told.description,
+        told.examples,
+        told.strength,
+        info=info,
+        general=told.general,
+        licence=_licence(path),
+    )
+
+
+def _licence(path: Path) -> str:
+    """As the file says, such as `apache-2.0`."""
+    return "".join(char for char in read_text(path, "general.license") if char.isprintable())[:64]
 
 
 def strength_of(parameters: float) -> float:

@@ -44,6 +44,7 @@ from atmo.node.offers import Offer, offers
 from atmo.node.renewal import LOOK_S, Renewals
 from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
+from atmo.node.vetting import Vetting
 from atmo.problems import Problem
 from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
@@ -73,6 +74,7 @@ class Node:
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
+        self._vetting = Vetting(self._meaning.capability, lambda *refused: self.mesh.refuse(*refused))
         self._discovery: Discovery | None = None
         self._known: KnownPeers | None = None
         self._renewals: Renewals | None = None
@@ -104,6 +106,7 @@ class Node:
             await service.start()
         await self._start_mesh(self._home)
         await self._meaning.load()
+        self._vetting.start()
         self._offer_ready_services()
         await self._start_gateway()
         await self._start_discovery()
@@ -142,6 +145,7 @@ class Node:
             await asyncio.sleep(0)  # what the IO thread had to say last
             self._save_guests()
         await asyncio.gather(*(service.close() for service in self.services.values()))
+        await self._vetting.close()
         self._meaning.close()
         if self._home is not None:
             self._home.close()
@@ -279,6 +283,7 @@ class Node:
         )
         adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
         self._renewals = Renewals(home, self._mesh, self.clock, adopt)
+        self._mesh.vet = self._vetting.admits
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
         self._looking = asyncio.create_task(self._look_at_dates())

@@ -67,8 +67,10 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
         )
     info = model.info
     labels = dict(section.labels)
-    if kind == CHAT and not section.description:
+    if kind == CHAT and not section.description and model.general:
         labels.setdefault(*GENERAL)  # a chat model that nobody narrowed down takes what fits nothing else
+    if model.licence:
+        labels.setdefault("licence", model.licence)
     context = min(spec.context or info.context, info.context) if info else 0
     return Descriptor(
         id=f"atmo:{kind}:{slug(section.name or model.name)}",

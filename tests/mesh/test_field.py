@@ -15,12 +15,13 @@ from atmo.mesh.field import (
     FieldTerms,
     nearest_rank,
     peak_ewma,
-    work_units,
 )
+from atmo.mesh.pace import Size, size_of
 from tests.mesh.routing_support import Town, capability, load, peer
 
 CODER = "atmo:chat:coder"
 OFFER = capability("coder", "code")
+USUAL = Size(0, 128)
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def town() -> Iterator[Town]:
     made.table.validate()
 
 
-def terms(town: Town, *names: str, units: float = 128.0) -> FieldTerms:
+def terms(town: Town, *names: str, size: Size = USUAL) -> FieldTerms:
     rows = np.array([town.table.find(peer(name), CODER) for name in names], dtype=np.int32)
-    return town.field.terms(rows, units, town.home, town.now)
+    return town.field.terms(rows, size, town.home, town.now)
 
 
 def term(town: Town, node: str, name: str, *others: str) -> float:
@@ -52,8 +53,8 @@ def test_nearest_rank_is_a_value_that_occurs(share: float, value: float) -> None
 
 
 def test_work_counts_output_fully_and_a_prompt_at_its_share() -> None:
-    assert work_units(80, 100) == 110
-    assert work_units(0, 0) == 1
+    assert size_of(80, 100).units == 110
+    assert size_of(0, 0) == Size(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_what_was_learned_of_one_size_foretells_another(town: Town) -> None:
     for _ in range(3):
         town.field.observe_finish(who, CODER, 2.0, 800, 100, town.now)  # 200 units in 2 s
 
-    assert float(terms(town, "desk", units=50.0).term("service_s")[0]) == pytest.approx(0.5)
+    assert float(terms(town, "desk", size=Size(0, 50)).term("service_s")[0]) == pytest.approx(0.5)
 
 
 def test_service_time_comes_from_the_rate_where_nothing_better_is_known(town: Town) -> None:
@@ -154,7 +155,7 @@ def test_an_absurd_advert_is_bounded_by_what_its_rivals_need(town: Town) -> None
     town.tell(town.node("liar", OFFER), load("coder", service_s=1e-300, slots=2**60))
 
     assert term(town, "liar", "service_s", "a", "b", "c") == pytest.approx(0.5)
-    assert term(town, "liar", "slots", "a", "b", "c") == 256
+    assert term(town, "liar", "slots", "a", "b", "c") == 2
 
 
 def test_a_liar_is_found_out_by_three_outcomes(town: Town) -> None:
@@ -236,6 +237,38 @@ def test_a_first_token_that_is_late_without_reason_raises_the_latency_for_a_whil
 
     town.now += 10.0
     assert term(town, "desk", "latency_s") == pytest.approx(0.5 / math.e)
+
+
+def test_a_node_that_stays_silent_longer_than_expected_grows_less_attractive(town: Town) -> None:
+    """Long before its first outcome, which a liar's hidden queue may delay for ever."""
+    who = town.node("desk", OFFER)
+    town.tell(who, load("coder", service_s=1.0))
+    town.field.observe_start(who, CODER, town.now)
+    started = town.now
+    assert term(town, "desk", "latency_s") == FieldSettings().unknown_rtt_s
+
+    town.now = started + 8.0
+    town.tell(who, load("coder", in_flight=1, service_s=1.0))
+    assert term(town, "desk", "latency_s") == pytest.approx(6.0)  # two seconds were to be expected
+
+    town.field.observe_first_token(who, CODER, 8.0, town.now)
+    town.now += 1000.0
+    assert term(town, "desk", "latency_s") < 0.1, "an answer that is on its way may be long"
+
+
+def test_of_several_silent_requests_the_oldest_counts_until_it_ends(town: Town) -> None:
+    who = town.node("desk", OFFER)
+    for _ in range(2):
+        town.field.observe_start(who, CODER, town.now)
+        town.now += 50.0
+    town.tell(who, load("coder", in_flight=2, slots=4, service_s=1.0))
+    assert term(town, "desk", "latency_s") == pytest.approx(99.0)
+
+    town.field.observe_finish(who, CODER, 100.0, 0, 10, town.now)
+    assert term(town, "desk", "latency_s") == pytest.approx(49.0)
+
+    town.field.observe_cancel(who, CODER)
+    assert term(town, "desk", "latency_s") < 0.1
 
 
 def test_feedback_with_an_answer_is_a_fresh_report(town: Town) -> None:

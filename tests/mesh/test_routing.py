@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from atmo.errors import NoRoute
+from atmo.mesh.choice import EXPLORE, draws_for
 from atmo.mesh.explain import arithmetic, as_dict, lines, survey
 from atmo.mesh.query import Query
 from atmo.mesh.ranking import SHORTLIST
-from atmo.mesh.routing import EXPLORE, decide, draws_for
+from atmo.mesh.routing import decide
 from tests.mesh.routing_support import Town, capability, direction, load, peer
 
 GENERAL = (("scope", "general"),)
@@ -238,7 +239,7 @@ def test_the_sum_shown_is_the_sum_used(town: Town) -> None:
     chosen = town.ask("code").chosen
 
     assert chosen.phi_s == pytest.approx(0.02 + 0.5 * (1 + 2 / 2))
-    assert arithmetic(chosen) == ("20.0 ms path + 500.0 ms service x (1 + 2/2) = 1020.0 ms; potential 1020.0 ms.")
+    assert arithmetic(chosen) == ("20.000 ms path + 500.0 ms service x (1 + 2/2) = 1020.0 ms; potential 1020.0 ms.")
 
 
 def test_a_decision_is_plain_data_that_json_can_hold(town: Town) -> None:
@@ -284,6 +285,6 @@ def test_equal_seeds_give_equal_decisions() -> None:
     assert run() == run()
 
 
-@pytest.mark.parametrize(("age", "draws"), [(0.0, 5), (0.5, 5), (0.6, 3), (1.0, 3), (1.1, 2), (math.inf, 2)])
+@pytest.mark.parametrize(("age", "draws"), [(0.0, 5), (0.5, 5), (0.6, 2), (math.inf, 2)])
 def test_the_older_the_reports_the_fewer_are_drawn(age: float, draws: int) -> None:
     assert draws_for(age) == draws

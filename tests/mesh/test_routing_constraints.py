@@ -109,10 +109,42 @@ def test_conditions_add_up_and_the_refusal_names_each_and_the_least_to_change(to
     assert str(caught.value) == (
         "No node can serve this. Of 2 offers that fit the text, min_context 8000 excludes 1 (small), "
         "data_residency eu excludes 1 (large). "
-        "Least to change: lower min_context; then small could serve it."
+        "Least to change: lower min_context to 2048; then small could serve it."
     )
     assert caught.value.exit_code == 5
     assert "\n" not in str(caught.value)
+
+
+LEAST: list[tuple[dict[str, Any], str]] = [
+    ({"min_context": 100_000}, "lower min_context to 32768; then large"),
+    ({"prompt_tokens": 40_000}, "shorten the prompt or the wanted answer to 32768 tokens in all; then large"),
+    ({"min_tps": 500.0}, "lower min_tps to 80; then large"),
+    ({"max_load": 0.5, "deny_nodes": ("small",), "min_context": 4096}, "raise max_load to 1; then large"),
+    ({"max_cost": 0.001, "deny_nodes": ("small",)}, "raise max_cost to 0.00256; then large"),
+    (
+        {"max_latency_ms": 1.0, "deny_nodes": ("large",), "data_residency": ("eu",)},
+        "raise max_latency_ms to 2005",
+    ),
+    ({"data_residency": ("ch",), "deny_nodes": ("large",)}, "allow another data_residency"),
+]
+
+
+@pytest.mark.parametrize(("wanted", "least"), LEAST, ids=lambda value: str(value)[:40])
+def test_a_refusal_says_by_how_much_a_condition_would_have_to_give(
+    town: Town, wanted: dict[str, Any], least: str
+) -> None:
+    with pytest.raises(NoRoute) as caught:
+        town.ask("code", **wanted)
+
+    assert f"Least to change: {least}" in str(caught.value)
+
+
+def test_what_a_refusal_says_is_enough_is_enough(town: Town) -> None:
+    assert town.ask("code", min_context=32768).chosen.node == "large"
+    assert town.ask("code", min_tps=80.0).chosen.node == "large"
+    assert town.ask("code", max_load=1.0, deny_nodes=("small",)).chosen.node == "large"
+    assert town.ask("code", max_cost=0.00256, deny_nodes=("small",)).chosen.node == "large"
+    assert town.ask("code", max_latency_ms=2005.0, deny_nodes=("large",)).chosen.node == "small"
 
 
 def test_a_refusal_of_many_names_a_few(town: Town) -> None:

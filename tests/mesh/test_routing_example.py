@@ -48,7 +48,7 @@ def town() -> Town:
     town.field.observe_failure(attic, CODER, town.now)
     town.now = 95.0
     town.tell(desk, load("coder", in_flight=2, slots=2, service_s=1.2))
-    town.field.observe_start(desk, CODER, town.now)
+    town.field.observe_start(desk, CODER, 99.0)
     town.now = 100.0
     for who, rtt_s in ((desk, 0.002), (attic, 0.004), (cellar, 0.003)):
         town.field.observe_rtt(who, rtt_s, town.now)

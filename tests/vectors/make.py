@@ -35,6 +35,7 @@ from atmo.mesh.messages import (
     Neighbour,
     Parcel,
     Part,
+    Probe,
     Prune,
     Push,
     Revoked,
@@ -42,6 +43,7 @@ from atmo.mesh.messages import (
     Scores,
     Shuffle,
     ShuffleReply,
+    Told,
     Vectors,
     Versions,
 )
@@ -154,6 +156,8 @@ def messages() -> dict[str, AnyMessage]:
         "cancel": Cancel(CALL, 1),
         "grant": Grant(CALL, 1, 32),
         "parcel": Parcel(CALL, 1, 2, 3, b"a piece"),
+        "probe": Probe("atmo:chat:nano"),
+        "told": Told(LOAD),
     }
 
 
