@@ -441,11 +441,12 @@ class MeshNode:
         row = self.table.find(origin, offered)
         if row >= 0 and self.table.classes.capability[int(self.table.rows.klass[row])] == capability:
             self.table.drop_capability(origin, offered)
-        self.note("refused", f"{offered} of {self._known_as(origin)}: {why}")
+        who = self._known_as(origin)
+        self.note("refused", f"{offered} of {who}: {why}")
         self._complain(
             f"vectors {offered} {short(origin)}",
             Problem(
-                f"{self._known_as(origin)} offers {offered} with vectors that do not fit its text: {why}. It is not used.",
+                f"{who} offers {offered} with vectors that do not fit its text: {why}. It is not used.",
                 "Both nodes should run the same version of Atmosphere.",
                 serious=False,
             ),
