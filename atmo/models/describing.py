@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from atmo.models.gguf import GgufInfo
 from atmo.models.purposes import purpose_of
 
-# Architectures that only make vectors; from llama.cpp, src/llama-arch.cpp.
-ENCODERS = {"bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "modern-bert"}
-ENCODERS |= {"eurobert", "gemma-embedding"}
 _NOISE = re.compile(
     r"[-_. ](gguf|i?q\d[a-z0-9_]*|f16|f32|bf16|fp16|mxfp4|imat|ud|\d{5}-of-\d{5})(?=$|[-_. ])", re.IGNORECASE
 )
@@ -34,12 +31,11 @@ class Told:
 
 def describe(stem: str, info: GgufInfo) -> Told:
     """stem: the file's name without its ending."""
-    embeds = info.architecture in ENCODERS
-    purpose = purpose_of(stem, info.name, embeds=embeds, chats=info.has_chat_template)
+    purpose = purpose_of(stem, info.name, embeds=info.embeds, chats=info.has_chat_template)
     size = _size(info.parameters)
     what = purpose.what[0].upper() + purpose.what[1:]
     model = f"Model: {_name(stem, info)}{f', {size} parameters' if size else ''}."
-    return Told(purpose.type, f"{what} {model}", purpose.examples, _strength(info.parameters), purpose.general)
+    return Told(purpose.type, f"{what} {model}", purpose.examples, strength_of(info.parameters), purpose.general)
 
 
 def _name(stem: str, info: GgufInfo) -> str:
@@ -56,7 +52,7 @@ def _size(parameters: int) -> str:
     return f"{parameters / 1e6:.0f} million" if parameters >= 1_000_000 else ""
 
 
-def _strength(parameters: int) -> float:
+def strength_of(parameters: float) -> float:
     """Grows with the logarithm of size: 0.05 at 3M parameters, 0.5 at 3B, 0.8 at 100B. A guess until measured."""
     grown = 0.05 + 0.15 * math.log10(max(parameters / 3e6, 1.0))
     return round(min(0.95, max(0.05, grown)), 2)

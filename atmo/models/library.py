@@ -4,7 +4,6 @@ path."""
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -121,10 +120,6 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
 
 def _from_file(path: Path) -> LocalModel:
     info = read_gguf(path)
-    if info.embeds:
-        name = path.stem
-        told_of = f"Text embedding with {info.name or name}: turns text into vectors for search and similarity."
-        return LocalModel(name.lower(), "gguf", "embedding", path, _size(path), told_of, (), 0.5, "", False, info)
     told = describe(path.stem, info)
     return LocalModel(
         path.stem.lower(),
@@ -144,11 +139,6 @@ def _from_file(path: Path) -> LocalModel:
 def _licence(path: Path) -> str:
     """As the file says, such as `apache-2.0`."""
     return "".join(char for char in read_text(path, "general.license") if char.isprintable())[:64]
-
-
-def strength_of(parameters: float) -> float:
-    """Grows with the logarithm of size: 0.05 at 3M parameters, 0.5 at 3B, 0.73 at 100B. A guess until measured."""
-    return round(min(0.95, max(0.05, 0.05 + 0.15 * math.log10(max(parameters / 3e6, 1.0)))), 2)
 
 
 def _info(path: Path) -> GgufInfo | None:

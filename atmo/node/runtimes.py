@@ -19,7 +19,7 @@ from atmo.inference.hosts import REMOTE
 from atmo.inference.runtimes import Place, RuntimeWatch, Seen, usual_places
 from atmo.mesh.capability import CHAT, EMBEDDING, Descriptor
 from atmo.mesh.classes import ELSEWHERE, GENERAL
-from atmo.models.library import strength_of
+from atmo.models.describing import strength_of
 from atmo.node.offers import Offer, slug
 from atmo.problems import Problem
 

@@ -75,8 +75,8 @@ def test_people_read_the_name_and_the_size_without_the_noise_of_files() -> None:
     assert "Model: my model." in describe("my-model", replace(PLAIN, name="/home/x/model", parameters=3)).description
 
 
-def test_an_architecture_that_only_encodes_is_an_embedding_whatever_its_name() -> None:
-    told = describe("granite-small", replace(PLAIN, architecture="bert", has_chat_template=False))
+def test_a_model_that_only_encodes_is_an_embedding_whatever_its_name() -> None:
+    told = describe("granite-small", replace(PLAIN, embeds=True, has_chat_template=False))
 
     assert told.type == "embedding"
     assert not told.general
