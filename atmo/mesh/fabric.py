@@ -73,7 +73,7 @@ class Fabric:
         self.overlay = Overlay(peer, sizes, rng, self._where)
         self.tree = Tree(timing.batch_s, store.latest)
         self.relay = Relay(timing.settle_s)
-        self.sync = Sync(store, self._silent)
+        self.sync = Sync(store, self._silent, lambda: timing.renewal_travel_s(self.overlay.nodes))
         self.patrol = Patrol(rng, timing.dial_timeout_s + TOLD_LATE_S)
         self._store = store
         self._own = peer

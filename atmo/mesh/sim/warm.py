@@ -52,7 +52,8 @@ def _said(sim: Sim, node: SimNode, nodes: int) -> list[Row]:
         ),
         (Kind.GRADIENT, "", Gradient((Load(CAPABILITY, 1, 4, 0, 1.0, 100.0, 10.0, True),))),
     ]
-    said = [author.publish(kind, key, body, node.moment(sim.time_s)) for kind, key, body in bodies]
+    stamped = [(kind, key, node.core._stamp(body)) for kind, key, body in bodies]  # without a certificate none counts
+    said = [author.publish(kind, key, body, node.moment(sim.time_s)) for kind, key, body in stamped]
     return [row for row in said if row is not None]
 
 
@@ -62,9 +63,11 @@ def _hear(sim: Sim, node: SimNode, rows: list[Row]) -> None:
 
 
 def _spread(sim: Sim, node: SimNode, chance: Random) -> None:
-    """Renew all rows of a node at one moment of the interval, whichever chance picks."""
+    """Renew the rows of a node at whichever moments of their intervals chance picks; rows that live equally long are
+    renewed together, as they come to be (author.py), others are not in step."""
     author = node.core.author
-    share = chance.random()
+    shares: dict[float, float] = {}
     for slot, said in author._said.items():
+        share = shares.setdefault(said.row.ttl_s, chance.random())
         author._renewals.put(slot, sim.time_s + 0.45 * said.row.ttl_s * share)
     sim.tell(node, events.Tick())
