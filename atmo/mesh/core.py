@@ -416,8 +416,10 @@ class Core:
 
     def _node_changed(self, change: Change, now: Moment) -> None:
         if change.row is None:
-            self.fabric.node_ended(now)
-            if not self.store.is_dead(change.id.origin):  # the dead are dialled for a while: they may have been cut off
+            dead = self.store.is_dead(change.id.origin)
+            if dead or self.store.latest(change.id) is not None:  # an expired row was no death, only late
+                self.fabric.node_ended(now)
+            if not dead:  # the dead are dialled for a while: they may have been cut off
                 self.fabric.node_gone(change.id.origin, now)
         elif isinstance(change.row.body, NodeInfo):
             self.fabric.node_known(change.id.origin, change.row.body.addresses, now)

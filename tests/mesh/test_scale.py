@@ -170,6 +170,17 @@ def test_a_mesh_that_outgrows_all_to_all_thins_out_and_back() -> None:
     sim.validate()
 
 
+def test_at_rest_hardly_any_link_is_made() -> None:
+    """Who joined through a node that then had no room for it does not come back every few seconds."""
+    sim = grown(60)
+    sim.run(180.0)
+    made = sim.network._serial
+
+    sim.run(100.0)
+
+    assert (sim.network._serial - made) / 100.0 / 60 < 0.01
+
+
 def test_a_request_gets_its_link_and_the_link_goes_when_it_is_idle() -> None:
     sim = grown(60, rows=60)
     asker = sim.nodes[10]

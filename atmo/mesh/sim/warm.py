@@ -53,8 +53,7 @@ def _said(sim: Sim, node: SimNode, nodes: int) -> list[Row]:
         (Kind.GRADIENT, "", Gradient((Load(CAPABILITY, 1, 4, 0, 1.0, 100.0, 10.0, True),))),
     ]
     stamped = [(kind, key, node.core._stamp(body)) for kind, key, body in bodies]  # without a certificate none counts
-    said = [author.publish(kind, key, body, node.moment(sim.time_s)) for kind, key, body in stamped]
-    return [row for row in said if row is not None]
+    return [author._write(kind, key, body, node.moment(sim.time_s)) for kind, key, body in stamped]
 
 
 def _hear(sim: Sim, node: SimNode, rows: list[Row]) -> None:
