@@ -218,9 +218,9 @@ class Core:
         return [events.PeerLost(event.peer), *probe]
 
     def _on_dial_failed(self, event: events.DialFailed, now: Moment) -> list[Effect]:
-        self.fabric.dial_failed(event, now)
+        evidence = self.fabric.dial_failed(event, now)
         if event.address.peer is not None:
-            self.vigil.detector.dial_failed(event.address.peer, now.mono_s)
+            self.vigil.detector.dial_failed(event.address.peer, now.mono_s, evidence=evidence)
         return []
 
     def _on_discovered(self, event: events.Discovered, now: Moment) -> list[Effect]:
@@ -416,7 +416,10 @@ class Core:
 
     def _node_changed(self, change: Change, now: Moment) -> None:
         if change.row is None:
-            if not self.store.is_dead(change.id.origin):  # the dead are dialled for a while: they may have been cut off
+            dead = self.store.is_dead(change.id.origin)
+            if dead or self.store.latest(change.id) is not None:  # an expired row was no death, only late
+                self.fabric.node_ended(now)
+            if not dead:  # the dead are dialled for a while: they may have been cut off
                 self.fabric.node_gone(change.id.origin, now)
         elif isinstance(change.row.body, NodeInfo):
             self.fabric.node_known(change.id.origin, change.row.body.addresses, now)

@@ -6,6 +6,9 @@ link is lost the watcher dials again (the direct probe). If that fails, or nothi
 has no link to the accused starts a timer then (suspicion.py). When it runs out the node is *dead* here, provided that
 this node observed it itself or two others accuse it: one lying accuser buries nobody.
 
+Where not all link to all, a node and all who watch it may die together. So after several deaths a dial that fails to a
+node without a link is an observation too (patrol.py).
+
 Only the accused refutes: it raises the incarnation in its NODE row, and accusations of the former one are void. A
 renewed row of the same incarnation refutes nothing, for it may have been written before the end. A dead node's rows are
 kept out of sight (RowStore.bury) until it refutes; a restart, which is a new generation, does so as well.
@@ -62,7 +65,7 @@ class Lives(Protocol):
 
 @dataclass(slots=True)
 class _Loss:
-    """A link that was lost. failed: so was the direct probe. confirmed: this node accuses."""
+    """A link that was lost, or could not be made. failed: so was the direct probe. confirmed: this node accuses."""
 
     life: Life
     at_s: float
@@ -126,8 +129,11 @@ class Detector:
         """The next loss of its link is this node's own doing and says nothing about the peer."""
         self._excused.add(peer)
 
-    def dial_failed(self, peer: PeerId, now_s: float) -> None:
-        loss = self._losses.get(peer)
+    def dial_failed(self, peer: PeerId, now_s: float, *, evidence: bool = False) -> None:
+        """evidence: it counts against the peer although this node lost no link to it (patrol.py)."""
+        loss, life = self._losses.get(peer), self._life(peer)
+        if loss is None and evidence and life is not None and peer not in self._linked and not self.lives.is_dead(peer):
+            loss = self._losses[peer] = _Loss(life, now_s)
         if loss is not None:
             loss.failed = True
             self._touch(peer, now_s)

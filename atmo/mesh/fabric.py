@@ -21,7 +21,8 @@ from atmo.mesh.gossip import Brook, Relay, pack
 from atmo.mesh.messages import Digest, Graft, IHave, OverlayMessage, Prune, SyncMessage, TreeMessage, Versions
 from atmo.mesh.neighbours import Neighbours
 from atmo.mesh.overlay import Overlay, Part, Seek, Tell, ViewSizes, Want
-from atmo.mesh.rows import Row
+from atmo.mesh.patrol import Patrol
+from atmo.mesh.rows import Kind, Row
 from atmo.mesh.rowstore import RowStore
 from atmo.mesh.sync import Sync
 from atmo.mesh.timing import MeshTiming
@@ -33,6 +34,8 @@ COMPARE_INTERVAL_S = 0.25
 ANSWER_S = 30.0
 # Versions messages of one comparison: one for each bucket is more than there ever are.
 ANSWERS = 256
+# How much longer than a dial may take its outcome is waited for: it may be told late. A guess.
+TOLD_LATE_S = 5.0
 # How much sooner a node compares tables that knows of another it cannot reach: it depends on what others tell. A guess.
 HURRY = 0.2
 
@@ -70,7 +73,9 @@ class Fabric:
         self.overlay = Overlay(peer, sizes, rng, self._where)
         self.tree = Tree(timing.batch_s, store.latest)
         self.relay = Relay(timing.settle_s)
-        self.sync = Sync(store, self._silent)
+        self.sync = Sync(store, self._silent, lambda: timing.renewal_travel_s(self.overlay.nodes))
+        self.patrol = Patrol(rng, timing.dial_timeout_s + TOLD_LATE_S)
+        self._store = store
         self._own = peer
         self._own_addresses = own_addresses
         self._doubts = doubts
@@ -96,6 +101,7 @@ class Fabric:
         self.relay.link_up(event.peer)
         addresses = (str(replace(event.address, peer=None)),) if event.address is not None else ()
         wants = self.overlay.link_up(event.peer, addresses, event.outbound, now.mono_s)
+        self._patrolled(event.peer, now)
         self._neighbours.link_up(event.peer, event.address, event.outbound, now.mono_s)
         if len(self._links) == 1:
             self._plan_repair(now)
@@ -121,10 +127,23 @@ class Fabric:
         address = None if self.everyone else self._neighbours.seek(peer, (), now.mono_s)
         return [events.Dial(address)] if address is not None else []
 
-    def dial_failed(self, event: events.DialFailed, now: Moment) -> None:
+    def dial_failed(self, event: events.DialFailed, now: Moment) -> bool:
+        """True if that is evidence against a peer without a link: who patrols or has a request for it wanted one."""
         self._neighbours.dial_failed(event.address, now.mono_s)
-        if event.address.peer is not None:
-            self.overlay.dial_failed(event.address.peer, now.mono_s)
+        peer = event.address.peer
+        if peer is None:
+            return False
+        sought = self.patrol.under_way or self.overlay.links.is_wanted(peer)
+        self.overlay.dial_failed(peer, now.mono_s)
+        self._patrolled(peer, now)
+        life = self._store.life(peer)
+        stranger = peer not in self._links and life is not None and not self._store.is_dead(peer)
+        return sought and stranger and life is not None and self.patrol.counts(peer, life[0], now.mono_s)
+
+    def _patrolled(self, peer: PeerId, now: Moment) -> None:
+        """A dial has come to its end: if it was the patrol's, nobody needs the link any more."""
+        if self.patrol.over(peer):
+            self.overlay.unwant(peer, now.mono_s)
 
     def want(self, event: events.Want, now: Moment) -> list[Effect]:
         if event.needed:
@@ -143,6 +162,11 @@ class Fabric:
         self.overlay.node_gone(peer, now.mono_s)
         self._neighbours.node_gone(peer)
         self._rejoin(now)
+
+    def node_ended(self, now: Moment) -> None:
+        """A node died or left. Where all link to all nobody dies unseen."""
+        if not self.everyone:
+            self.patrol.ended(now.mono_s)
 
     def own_row(self, row: Row, renewal: bool, now: Moment) -> bool:
         """True if an own row is for all neighbours at once; if not, the tree has it now."""
@@ -212,19 +236,38 @@ class Fabric:
     # What is due
 
     def next_due(self) -> float | None:
-        times = (self.overlay.next_due(), self.tree.next_due(), self._repair_s if self._links else None)
+        repair_s = self._repair_s if self._links else None
+        times = (self.overlay.next_due(), self.tree.next_due(), self.patrol.next_due(), repair_s)
         return min((at_s for at_s in times if at_s is not None), default=None)
 
     def due(self, now: Moment) -> list[Effect]:
         effects: list[Effect] = []
         if (at_s := self.overlay.next_due()) is not None and at_s <= now.mono_s:
             effects += self._carry_out(self.overlay.due(now.mono_s), now)
+        if (at_s := self.patrol.next_due()) is not None and at_s <= now.mono_s:
+            effects += self._walk(now)
         if (at_s := self.tree.next_due()) is not None and at_s <= now.mono_s:
             effects += self._send(self.tree.due(now.mono_s))
         if self._repair_s <= now.mono_s and self._links:
             effects.append(self._open(self._someone(), now, again=True))
             self._plan_repair(now)
         return effects
+
+    def _walk(self, now: Moment) -> list[Effect]:
+        """The patrol's next dial, unless too many others are under way."""
+        for silent in self.patrol.unanswered(now.mono_s):
+            self.overlay.unwant(silent, now.mono_s)
+        peer = self.patrol.due(self._strangers, now.mono_s)
+        address = self._neighbours.seek(peer, (), now.mono_s) if peer is not None else None
+        if peer is None or address is None:
+            return []
+        self.patrol.dialled(peer, now.mono_s)
+        self.overlay.links.want(peer, now.mono_s)
+        return [events.Dial(address)]
+
+    def _strangers(self) -> list[PeerId]:
+        nodes = {row.id.origin for row in self._store.rows(Kind.NODE)}
+        return sorted(nodes - self._links.keys() - {self._own})
 
     def _plan_repair(self, now: Moment) -> None:
         interval_s = self._timing.repair_s * (HURRY if self.relay.cut_off(now.mono_s) else 1.0)
@@ -302,4 +345,5 @@ class Fabric:
         """Raises AssertionError if an invariant does not hold."""
         self.overlay.validate()
         self.tree.validate()
+        self.patrol.validate()
         assert self.tree.eager.keys() | self.tree.lazy.keys() == self.overlay.active.keys(), "a tree of other nodes"

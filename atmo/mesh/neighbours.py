@@ -10,7 +10,9 @@ route flaps are damped, RFC 2439); the end that had dialled it dials first; and 
 only so many at once as come to an end in time (`Window`). First dials do not wait for repeated ones.
 
 In a large mesh (`everyone` False) only addresses from discovery are dialled again, ten times as seldom: a thousand
-nodes may remember the same seed. Others are dialled once, by `seek`, and the overlay chooses again if that fails.
+nodes may remember the same seed, and most of them are no neighbours of it: a link to it that ends, be it after seconds,
+is dialled again no sooner than that while there are others. Others are dialled once, by `seek`, and the overlay chooses
+again if that fails.
 """
 
 from __future__ import annotations
@@ -182,7 +184,8 @@ class Neighbours:
             self._drop(peer)
         elif prospect is not None:
             prospect.flaps = 0 if now_s - prospect.up_s >= STOOD_S else min(prospect.flaps + 1, MAX_FLAPS)
-            self._retry(peer, prospect, now_s, 0.0 if prospect.outbound else PATIENT * self.timing.redial_min_s)
+            patience_s = 0.0 if prospect.outbound else PATIENT * self.timing.redial_min_s
+            self._retry(peer, prospect, now_s, patience_s, leisurely=not self.everyone and bool(self._linked))
 
     def dial_failed(self, address: Multiaddr, now_s: float) -> None:
         target: Target = address if address.peer is None else address.peer
@@ -242,11 +245,15 @@ class Neighbours:
             self._dialled.drop(target)
             self._window.ended(linked, now_s - (until_s - self.timing.dial_timeout_s))
 
-    def _retry(self, target: Target, prospect: _Prospect, now_s: float, patience_s: float = 0.0) -> None:
+    def _retry(
+        self, target: Target, prospect: _Prospect, now_s: float, patience_s: float = 0.0, *, leisurely: bool = False
+    ) -> None:
         if target in self._linked or not (self.everyone or prospect.hints):
             return
         most_s = self.timing.redial_max_s * (1.0 if self.everyone or not self._linked else SELDOM)
         wait_s = min(most_s, self.timing.redial_min_s * 2.0 ** min(prospect.failures + prospect.flaps, 16))
+        if leisurely:
+            wait_s = most_s
         prospect.failures += 1
         at_s = now_s + patience_s + wait_s * self.rng.uniform(0.5, 1.0)
         self._agenda.put(target, max(at_s, self._avoided_until_s(target, now_s)))

@@ -36,8 +36,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Held:
+    """renewed_s: when it came, if it says what was here before; long ago if it is news."""
+
     row: Row
     expires_s: float
+    renewed_s: float = float("-inf")
 
 
 @dataclass(slots=True)

@@ -170,13 +170,15 @@ class RowStore:
         """
         return (signed for _, signed in self.told(origin, now))
 
-    def told(self, origin: PeerId, now: Moment) -> Iterator[tuple[int, SignedRow]]:
-        """The same, each with its version."""
+    def told(self, origin: PeerId, now: Moment, travels_s: float = 0.0) -> Iterator[tuple[int, SignedRow]]:
+        """The same, each with its version, but for renewals younger than `travels_s`: they are on their way."""
         record = self._origins.get(origin)
         if record is not None and record.buried is not None:
             return
         for slot, mark in sorted(record.marks.items(), key=_certificate_first) if record else ():
             held = record.rows.get(slot) if record else None
+            if held is not None and now.mono_s - held.renewed_s < travels_s:
+                continue
             if held is not None and held.expires_s - now.mono_s >= held.row.ttl_s / 4:
                 yield mark.version, held.row.signed
             elif held is None and mark.signed is not None and mark.forget_s - now.mono_s > MARK_LIFE_S - TELL_S:
@@ -287,7 +289,8 @@ class RowStore:
         if row.body is not None:
             left_s = min(row.ttl_s, self.roll.left_s(row.id.origin, now.wall_s))
             expires_s = now.mono_s + left_s if row.id.origin != self._own else float("inf")
-            record.hold(slot, Held(row, expires_s))
+            renews = old is not None and old.body == row.body
+            record.hold(slot, Held(row, expires_s, now.mono_s if renews else float("-inf")))
             look_s = min(look_s, expires_s)
         self._agenda.put_if_sooner((row.id.origin, slot), look_s)
         if record.buried is not None:

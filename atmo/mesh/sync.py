@@ -18,6 +18,9 @@ digest is a tenth of its versions.
 The salt is drawn for each comparison. Neither a collision nor a crowded bucket can be prepared by choosing keys or
 rows, for the multiplier that spreads the origins is not known before (universal hashing; Dietzfelbinger et al. 1997).
 
+In a large mesh renewals travel slowly, and at any moment some are on their way. Comparisons leave those out of what
+they tell (`travels_s`): they find what was lost, and are no second way for what is not.
+
 Invariant: after an exchange without loss or change in between each end holds, of every origin that neither calls
 silent, at least what the other would tell.
 """
@@ -50,10 +53,12 @@ NOTHING: Known = (0, 0, ())
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Compares `store` with what others say. silent: origins of which nothing is told, see Core."""
+    """Compares `store` with what others say. silent: origins of which nothing is told, see Core. travels_s: how long a
+    renewal is on its way to all nodes; see `_lacking`."""
 
     store: RowStore
     silent: Callable[[PeerId], bool]
+    travels_s: Callable[[], float] = lambda: 0.0
 
     def opening(self, salt: bytes, *, again: bool = False) -> Digest | Versions:
         """What to say first. salt: 16 random bytes; again: the two have compared before, and probably agree."""
@@ -103,11 +108,15 @@ class Sync:
         """What to tell of an origin to somebody who has `there` of it."""
         if self.silent(origin):
             return []
-        told = list(self.store.told(origin, now))
+        held = self.store.versions(origin)[2]
+        # A renewal of what the other has comes to it by itself: to tell it here as well would double the renewals'
+        # traffic, and prune the link that would have brought it.
+        has_all_but_renewals = there[0] == generation and len(there[2]) >= len(held)
+        told = list(self.store.told(origin, now, self.travels_s() if has_all_but_renewals else 0.0))
         if there[0] < generation:
             return [signed for _, signed in told]
         theirs = set(there[2])
-        if theirs == set(self.store.versions(origin)[2]):
+        if theirs == set(held):
             return [signed for _, signed in told]  # the same versions and other rows: equivocation, or one has expired
         return [signed for version, signed in told if version not in theirs]
 

@@ -100,6 +100,39 @@ def test_an_own_loss_counts_once_the_probe_has_failed(bench: Bench) -> None:
     assert bench.detector.charges() == (Charge(VICTIM, 1, 0),)
 
 
+def test_a_dial_that_fails_to_a_stranger_is_evidence_only_where_it_is_said_to_be(bench: Bench) -> None:
+    bench.detector.dial_failed(VICTIM, bench.now_s)
+    assert bench.after(100.0) == []
+
+    bench.detector.dial_failed(VICTIM, bench.now_s, evidence=True)
+
+    assert bench.after(0.0) == [(VICTIM, Health.SUSPECT)]
+    assert bench.detector.charges() == (Charge(VICTIM, 1, 0),)
+    assert bench.after(60.0) == [(VICTIM, Health.DEAD)]
+
+
+def test_a_stranger_that_could_not_be_dialled_and_contradicts_is_believed(bench: Bench) -> None:
+    bench.detector.dial_failed(VICTIM, bench.now_s, evidence=True)
+    bench.after(1.0)
+    bench.known.lives[VICTIM] = (1, 1)
+    bench.detector.life_changed(VICTIM, bench.now_s)
+
+    assert bench.after(1000.0) == [(VICTIM, Health.REFUTED)]
+    assert not bench.detector.doubts(VICTIM)
+
+
+def test_a_failed_dial_is_no_evidence_against_who_is_linked_or_unknown_or_dead(bench: Bench) -> None:
+    bench.detector.link_up(A, bench.now_s)
+    del bench.known.lives[B]
+    bench.known.dead.add(C)
+
+    for peer in (A, B, C):
+        bench.detector.dial_failed(peer, bench.now_s, evidence=True)
+
+    assert bench.after(1000.0) == []
+    assert bench.detector.charges() == ()
+
+
 def test_a_peer_that_is_back_before_the_probe_is_over_was_never_suspected(bench: Bench) -> None:
     bench.detector.link_up(VICTIM, bench.now_s)
     bench.detector.link_down(VICTIM, bench.now_s)

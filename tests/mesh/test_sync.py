@@ -142,6 +142,21 @@ def test_a_small_table_needs_no_digest() -> None:
     assert isinstance(Sync(many, lambda origin: False).opening(bytes(16)), Digest)
 
 
+def test_a_renewal_that_is_on_its_way_is_not_told_but_what_is_missing_is() -> None:
+    news, renewal, other = row(2, "", (1, 1)), row(2, "", (1, 2)), row(2, "another", (1, 3))
+    behind, ahead = table(0, [news]), table(1, [news, renewal])
+    versions = Sync(behind, lambda origin: False).opening(bytes(16))
+    assert isinstance(versions, Versions)
+
+    assert Sync(ahead, lambda origin: False, lambda: 5.0).on_versions(versions, NOW)[0] == []
+    late = Moment(NOW.mono_s + 6.0, NOW.wall_s + 6.0)
+    assert Sync(ahead, lambda origin: False, lambda: 5.0).on_versions(versions, late)[0] == [renewal.signed]
+    ahead.apply(other.signed, NOW)
+    told = Sync(ahead, lambda origin: False, lambda: 5.0).on_versions(versions, NOW)[0]
+    assert len(told) == 2
+    assert all(row.signed in told for row in (renewal, other))
+
+
 def test_two_small_tables_that_agree_find_that_out_at_once() -> None:
     rows = [row(number, "", (1, 1)) for number in range(2, 2 + FEW_ORIGINS)]
     one, other = (Sync(table(number, rows), lambda origin: False) for number in (0, 1))

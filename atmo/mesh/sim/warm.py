@@ -31,7 +31,7 @@ def acquaint(sim: Sim) -> int:
         _hear(sim, node, rows)
     for node in living:
         _spread(sim, node, chance)
-    return len(living[0].core.store)
+    return len(rows)
 
 
 def _said(sim: Sim, node: SimNode, nodes: int) -> list[Row]:
@@ -52,8 +52,8 @@ def _said(sim: Sim, node: SimNode, nodes: int) -> list[Row]:
         ),
         (Kind.GRADIENT, "", Gradient((Load(CAPABILITY, 1, 4, 0, 1.0, 100.0, 10.0, True),))),
     ]
-    said = [author.publish(kind, key, body, node.moment(sim.time_s)) for kind, key, body in bodies]
-    return [row for row in said if row is not None]
+    stamped = [(kind, key, node.core._stamp(body)) for kind, key, body in bodies]  # without a certificate none counts
+    return [author._write(kind, key, body, node.moment(sim.time_s)) for kind, key, body in stamped]
 
 
 def _hear(sim: Sim, node: SimNode, rows: list[Row]) -> None:
@@ -62,10 +62,11 @@ def _hear(sim: Sim, node: SimNode, rows: list[Row]) -> None:
 
 
 def _spread(sim: Sim, node: SimNode, chance: Random) -> None:
-    """Renew the rows of a node at one moment of their interval, whichever chance picks; those that live shorter in step
-    with them."""
+    """Renew the rows of a node at whichever moments of their intervals chance picks; rows that live equally long are
+    renewed together, as they come to be (author.py), others are not in step."""
     author = node.core.author
-    at_s = chance.random() * 0.45 * max(said.row.ttl_s for said in author._said.values())
+    shares: dict[float, float] = {}
     for slot, said in author._said.items():
-        author._renewals.put(slot, sim.time_s + at_s % (0.45 * said.row.ttl_s))
+        share = shares.setdefault(said.row.ttl_s, chance.random())
+        author._renewals.put(slot, sim.time_s + 0.45 * said.row.ttl_s * share)
     sim.tell(node, events.Tick())
