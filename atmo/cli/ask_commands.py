@@ -27,22 +27,22 @@ def _stream(client: SyncClient, text: str, wishes: dict[str, Any], explain: bool
     for event in client.ask(text, **wishes):
         kind = event["event"]
         if kind == "route" and explain:
-            output.console().print(views.decision(event))
+            output.console().print(views.decision(output.harmless(event)))
             output.console().print()
         elif kind == "text":
-            sys.stdout.write(event["text"])
+            sys.stdout.write(output.harmless(event["text"]) if sys.stdout.isatty() else event["text"])
             sys.stdout.flush()
             ended = event["text"].endswith("\n")
         elif kind in ("vector", "labels"):
-            output.console().print(views.result(event))
+            output.console().print(views.result(output.harmless(event)))
         elif kind == "retry" and talk:
-            aside.print(views.retried(event))
+            aside.print(views.retried(output.harmless(event)))
         elif kind == "done":
             if not ended:
                 sys.stdout.write("\n")
                 sys.stdout.flush()
             if talk:
-                aside.print(views.answered_by(event))
+                aside.print(views.answered_by(output.harmless(event)))
 
 
 def collect(client: SyncClient, text: str, wishes: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.print_json(report)
     else:
-        output.console().print(views.decision(report))
+        output.console().print(views.decision(output.harmless(report)))
 
 
 def prompt_from(words: list[str]) -> str:

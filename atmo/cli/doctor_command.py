@@ -50,7 +50,11 @@ def doctor(home: str | None, config_file: str | None, *, as_json: bool) -> None:
         findings.append(finding)
         if not as_json:
             mark, colour = _MARKS[finding.state]
-            output.console().print(Text(mark, style=colour), Text(finding.what), Text(finding.remedy, style="dim"))
+            output.console().print(
+                Text(mark, style=colour),
+                Text(output.harmless(finding.what)),
+                Text(output.harmless(finding.remedy), style="dim"),
+            )
     bad = sum(finding.state == "bad" for finding in findings)
     if as_json:
         rows = [{"state": f.state, "what": f.what, "remedy": f.remedy} for f in findings]

@@ -26,7 +26,7 @@ def show(home: str | None, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"keys": keys})
     elif keys:
-        output.console().print(views.keys(keys))
+        output.console().print(views.keys(output.harmless(keys)))
     else:
         output.console().print("There are no API keys: on this machine the API takes requests without.")
 

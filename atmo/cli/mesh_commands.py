@@ -15,7 +15,7 @@ def show(node: str, *, as_json: bool) -> None:
     if as_json:
         output.print_json(report)
     else:
-        output.console().print(views.mesh(report))
+        output.console().print(views.mesh(output.harmless(report)))
 
 
 def models(node: str, home: str | None, *, as_json: bool) -> None:
@@ -26,7 +26,7 @@ def models(node: str, home: str | None, *, as_json: bool) -> None:
     if as_json:
         output.print_json(report)
     else:
-        output.console().print(views.models(report))
+        output.console().print(views.models(output.harmless(report)))
 
 
 def _model(model: LocalModel) -> views.Json:

@@ -34,7 +34,7 @@ def start(flags: Mapping[str, Any], config_file: str | None, *, foreground: bool
     if as_json:
         output.print_json(report)
     else:
-        output.console().print(views.started(report))
+        output.console().print(views.started(output.harmless(report)))
 
 
 def _start_in_background(config: Config, flags: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
@@ -154,4 +154,4 @@ def status(node: str, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"running": True, **report})
     else:
-        output.console().print(views.status(report))
+        output.console().print(views.status(output.harmless(report)))

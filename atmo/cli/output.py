@@ -14,6 +14,9 @@ from atmo.errors import AtmoError
 
 _consoles: dict[str, Console] = {}
 
+# All that steers a terminal and is no character: C0 and C1 but line feed and tab.
+_CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
+
 
 def console() -> Console:
     """Standard output; rich leaves colours out when it is no terminal or NO_COLOR is set."""
@@ -25,11 +28,20 @@ def aside() -> Console:
     return _consoles.setdefault("aside", Console(stderr=True, highlight=False))
 
 
+def harmless(value: Any) -> Any:
+    """Text, or JSON with text in it, that cannot steer a terminal: names and answers come from other machines."""
+    if isinstance(value, str):
+        return value.translate(_CONTROL)
+    if isinstance(value, dict):
+        return {key: harmless(each) for key, each in value.items()}
+    return [harmless(each) for each in value] if isinstance(value, list) else value
+
+
 def fail(error: AtmoError) -> int:
     """Say what, why and what to do, on standard error. Returns the exit code."""
-    aside().print(f"[bold red]atmo:[/] {escape(error.message)}", soft_wrap=True)
+    aside().print(f"[bold red]atmo:[/] {escape(harmless(error.message))}", soft_wrap=True)
     if error.hint:
-        aside().print(f"      [dim]{escape(error.hint)}[/]", soft_wrap=True)
+        aside().print(f"      [dim]{escape(harmless(error.hint))}[/]", soft_wrap=True)
     return error.exit_code
 
 

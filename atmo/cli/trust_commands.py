@@ -98,7 +98,7 @@ def members(node: str, *, as_json: bool) -> None:
     if as_json:
         output.print_json(report)
     else:
-        output.console().print(views.members(report))
+        output.console().print(views.members(output.harmless(report)))
 
 
 def revoke(whom: str, node: str, *, as_json: bool) -> None:
