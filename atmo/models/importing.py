@@ -46,12 +46,14 @@ def take_in(
     with store.partial(manifest, name, source or str(path.absolute()), reuse=False) as partial:
         for relative, place in found.items():
             if copy or not partial.take_file(relative, place, hashed[relative].mtime_ns):
-                _copy(partial, relative, place)
+                copy_file(partial, relative, place)
         partial.finish()
     return store.get(manifest.root)
 
 
-def _copy(partial: Partial, relative: str, place: Path) -> None:
+def copy_file(partial: Partial, relative: str, place: Path) -> None:
+    """The chunks of one file that are missing, from where it lies. Raises ModelDamaged when it changed,
+    StorageError."""
     manifest = partial.manifest
     at = [entry.path for entry in manifest.entries].index(relative)
     with disk("read a model", place), open(place, "rb", buffering=0) as file:
