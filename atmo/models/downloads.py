@@ -22,7 +22,6 @@ from atmo.errors import (
     TransportError,
     Unauthorized,
 )
-from atmo.models.manifest import CHUNK_BYTES
 from atmo.models.staging import Incoming, Staging
 
 # Tries in a row that bring nothing; the pause doubles from the first. Guesses: half a minute in all.
@@ -63,7 +62,7 @@ class Downloader:
         try:
             self._to_the_end(incoming, remote, version, tell)
             if remote.sha256 and incoming.sha256 != remote.sha256:
-                incoming.restart(version)
+                incoming.discard()
                 raise ModelDamaged(
                     f"{remote.path} came whole and is not what its server says it is.", hint="Nothing of it was kept."
                 )
@@ -98,7 +97,7 @@ class Downloader:
         with self._client.stream("GET", remote.url, headers=headers, follow_redirects=True, timeout=TIMEOUT) as answer:
             size = self._begin(incoming, remote, version, answer)
             tell(incoming.kept_bytes, size)
-            for piece in answer.iter_raw(CHUNK_BYTES):
+            for piece in answer.iter_raw():
                 incoming.write(piece)
                 if size and incoming.kept_bytes > size:
                     raise RemoteProtocolError(f"{remote.url} sends more than the {size:,} bytes it announced.")
@@ -147,10 +146,15 @@ def _refusal(remote: Remote, answer: httpx.Response) -> AtmoError | _TryAgain:
     status, host = answer.status_code, answer.url.host
     if status in _RETRIED:
         return _TryAgain(f"{host} answers {status}")
+    if status in (401, 403) and answer.headers.get("X-Error-Code") == "GatedRepo":
+        return Forbidden(
+            f"{host} gives {remote.path} only to those who accepted its terms.",
+            hint="Accept them on its page, then log in: hf auth login, or set HF_TOKEN.",
+        )
     if status == 401:
         return Unauthorized(f"{host} wants a login for {remote.path}.", hint="For the hub: hf auth login, or HF_TOKEN.")
     if status == 403:
-        return Forbidden(f"{host} does not give {remote.path} to you.", hint="Do you need to accept its terms there?")
+        return Forbidden(f"{host} does not give {remote.path} to you.", hint="Check its page there.")
     if status in (404, 410):
         return ModelNotFound(f"{host} has no {remote.path}.", hint=f"Look at {remote.url}")
     return RemoteProtocolError(f"{host} answers {status} to a request for {remote.path}.", hint="Try again later.")

@@ -161,6 +161,14 @@ class Incoming:
             self._forget()
             self._open_journal(version)
 
+    def discard(self) -> None:
+        """Remove all of it: it is not what it should be."""
+        self._failed = True
+        self.close()
+        with disk("remove what is no longer needed", self._place):
+            self._journal.unlink(missing_ok=True)
+            self._place.unlink(missing_ok=True)
+
     def finish(self) -> None:
         if self._rest:
             self._put(bytes(self._rest))
