@@ -46,14 +46,15 @@ class Asked:
 @dataclass
 class Hub:
     """repos: by name. drop_after: bytes after which an answer breaks off, used up one by one; busy: answers 503 so
-    often; ranges: whether parts can be had; lies: sends other bytes of the same length."""
+    often; hang: instead of breaking off, it says nothing more for as long as somebody listens; ranges: whether parts
+    can be had; lies: sends other bytes of the same length."""
 
     repos: dict[str, Repo] = field(default_factory=dict)
     drop_after: list[int] = field(default_factory=list)
     busy: int = 0
     ranges: bool = True
     lies: bool = False
-    pace: threading.Event | None = None
+    hang: bool = False
     asked: list[Asked] = field(default_factory=list)
     sent_bytes: int = 0
     endpoint: str = ""
@@ -201,14 +202,14 @@ class _Handler(BaseHTTPRequestHandler):
             end = min(end, self.hub.drop_after.pop(0))
         try:
             for at in range(0, end, 1 << 18):
-                if self.hub.pace is not None:
-                    self.hub.pace.wait(0.01)
                 self.wfile.write(body[at : min(end, at + (1 << 18))])
                 self.hub.sent_bytes += min(end, at + (1 << 18)) - at
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client was stopped
         if end < len(body):
             self.close_connection = True
+            if self.hub.hang:
+                self.connection.recv(1)  # nothing comes but the end
 
 
 def _sibling(path: str, data: bytes) -> dict[str, Any]:
