@@ -178,6 +178,8 @@ class Store:
         try:
             yield model
         finally:
+            with suppress(FileNotFoundError):
+                os.utime(used)
             if handle is not None:
                 os.close(handle)
 
