@@ -229,6 +229,23 @@ def _models(config: Config) -> Iterator[Finding]:
             yield Finding("ok", f"The model {model.name} is here ({model.size_bytes / 1e6:.1f} MB).")
         except AtmoError as error:
             yield Finding("bad", error.message, error.hint)
+    yield from _store(config)
+
+
+def _store(config: Config) -> Iterator[Finding]:
+    from atmo.models.collecting import own_bytes
+    from atmo.models.store import Store
+
+    store = Store(config.model_store)
+    models = store.models()
+    for problem in store.problems():
+        yield Finding("bad", problem, "")
+    if not models:
+        return
+    used_gb, quota_gb = own_bytes(store.folder) / 1e9, config.models.quota_gb
+    of = f" of {quota_gb:g} GB" if quota_gb else ""
+    state = "note" if quota_gb and used_gb > quota_gb else "ok"
+    yield Finding(state, f"The store holds {len(models)} models in {used_gb:.2f} GB{of}.", "Make room: atmo models gc")
 
 
 def _nodes(config: Config) -> Iterator[Finding]:
