@@ -84,6 +84,11 @@ OVERLAPS: dict[str, tuple[str, ...]] = {
     "genealogy": ("wendle-parish-registers",),
     "identity-access": ("service-desk-tickets",),
     "child-development": ("symptom-triage",),
+    "tax-estimation": ("tax-guidance", "eichstedt-return-assistant"),
+    "public-warnings": ("moorau-outage-desk",),
+    "visitor-guide": ("travel-planner",),
+    "recycling-guide": ("citizen-services",),
+    "debate-trainer": ("negotiation-coach",),
     # Organisations that were described apart and whose intents often do not name them.
     "ostara-bylaws": ("lindenhof-coop-rules",),
     "ostara-pest-adviser": ("plant-disease",),
@@ -122,6 +127,8 @@ SPECIALISTS: dict[str, tuple[str, ...]] = {
         *("sports-results", "event-planning", "materials-lookup", "product-search", "statute-lookup", "ad-copy"),
         *("lesson-planning", "text-simplification", "product-manual-qa", "crossword-solving", "bike-fitting"),
         *("garden-planning", "pet-care-advice", "child-development", "board-game-rules", "mood-journal"),
+        *("visitor-guide", "astrology-tarot", "debate-trainer", "recycling-guide", "funeral-guidance"),
+        *("astronomy-ephemeris", "carbon-accounting", "tax-estimation"),
         *("moving-planner", "sewing-patterns", "genealogy", "name-generation", "speech-writing", "fact-checking"),
     ),
     "coding": (
@@ -141,7 +148,7 @@ SPECIALISTS: dict[str, tuple[str, ...]] = {
         "translation-review",
     ),
     "rewriting": ("text-simplification", "email-writing", "ad-copy", "job-ad-writing", "language-tutor"),
-    "creative-writing": ("game-master", "email-writing", "event-planning"),
+    "creative-writing": ("game-master", "email-writing", "event-planning", "escape-puzzles"),
     "maths-reasoning": (
         *("mortgage-calculation", "unit-conversion", "ab-test-statistics", "structural-analysis", "circuit-design"),
     ),
@@ -163,7 +170,10 @@ SPECIALISTS: dict[str, tuple[str, ...]] = {
     "speech-to-text": ("speech-translation", "speaker-diarisation", "subtitle-timing"),
     "text-to-speech": ("voice-cloning",),
     "sound-recognition": ("bird-song-identification", "vibration-monitoring"),
-    "geospatial": ("route-timetable", "parking-finder", "ev-charging", "satellite-imagery"),
+    "geospatial": (
+        *("route-timetable", "parking-finder", "ev-charging", "satellite-imagery"),
+        *("visitor-guide", "sailing-router", "travel-log"),
+    ),
     "chemistry": ("materials-lookup", "water-quality-lab"),
     "chess": ("board-game-rules",),
     "legal-drafting": ("contract-review", "email-writing"),
