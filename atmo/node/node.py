@@ -46,6 +46,8 @@ from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
 from atmo.node.vetting import Vetting
 from atmo.problems import Problem
+from atmo.transport.door import lane_ports
+from atmo.transport.link import LinkTiming
 from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
@@ -325,16 +327,19 @@ class Node:
         return self.config.node.mode == "standalone"
 
     def _zmq(self, home: Home, trust: Trust) -> ZmqTransport:
+        section = self.config.transport
         return ZmqTransport(
             curve=home.curve,
             credential=home.credential,
             mesh=home.mesh,
             peer=home.identity.public,
-            host=self.config.transport.host,
-            port=self.config.transport.port,
+            host=section.host,
+            port=section.port,
             default_port=DEFAULT_PORT,
-            advertise=self.config.transport.advertise,
+            advertise=section.advertise,
             clock=self.clock,
+            lane_ports=lane_ports(section.lane_port),
+            timing=LinkTiming.with_heartbeat(section.heartbeat_s),
             trust=trust,
         )
 
