@@ -127,6 +127,13 @@ class GatewaySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     audit_rows: int = 200_000  # about 50 MB
 
 
+class ModelsSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """quota_gb: what the store of models may take on the disk, in 10^9 bytes, 0 for no limit; when a model comes, those
+    that were not used for the longest time make room, never a pinned one or one in use."""
+
+    quota_gb: float = 0.0
+
+
 class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """level: `debug`, `info`, `warning` or `error`; json: one JSON object a line instead of text."""
 
@@ -200,6 +207,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     discovery: DiscoverySection = DiscoverySection()
     inference: InferenceSection = InferenceSection()
     gateway: GatewaySection = GatewaySection()
+    models: ModelsSection = ModelsSection()
     log: LogSection = LogSection()
     serve: tuple[ServeSection, ...] = (ServeSection(model="atmo-nano"),)
     runtimes: tuple[RuntimeSection, ...] = ()
@@ -213,6 +221,15 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def root_key(self) -> Path:
         """The key of the user's own mesh, shared by all nodes of this user on this machine."""
         return self.home / "mesh" / "root.key"
+
+    @property
+    def model_files(self) -> Path:
+        """Where a user puts GGUF files, shared by all nodes of this user on this machine; the store lies in it."""
+        return self.home / "models"
+
+    @property
+    def model_store(self) -> Path:
+        return self.model_files / "store"
 
     @property
     def api_keys(self) -> Path:
@@ -235,6 +252,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "discovery": DiscoverySection,
     "inference": InferenceSection,
     "gateway": GatewaySection,
+    "models": ModelsSection,
     "log": LogSection,
 }
 _LISTS: dict[str, type[Section]] = {"serve": ServeSection, "runtimes": RuntimeSection}
@@ -357,6 +375,8 @@ def _check(config: Config) -> None:
     ):
         if value < least:
             raise ConfigError(f"inference.{name} = {value} is too small.", hint=f"Use {least} or more.")
+    if not 0 <= config.models.quota_gb < 1e9:
+        raise ConfigError(f"models.quota_gb = {config.models.quota_gb} is no size.", hint="Use 0 for no limit.")
     for runtime in config.runtimes:
         _check_runtime(runtime)
 

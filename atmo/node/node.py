@@ -31,6 +31,7 @@ from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.service import Labels
+from atmo.models.store import Store
 from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.events import Journal
@@ -102,7 +103,12 @@ class Node:
         self._loop = asyncio.get_running_loop()
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
-                offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
+                offer,
+                self.config.inference,
+                self.clock,
+                self._on_engine,
+                self._home.folder / "roots.json",
+                Store(self.config.model_store),
             )
         for service in self.services.values():
             await service.start()
