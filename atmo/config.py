@@ -15,6 +15,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,34 @@ _SECTIONS: dict[str, type[Section]] = {
 _LISTS: dict[str, type[Section]] = {"serve": ServeSection, "runtimes": RuntimeSection}
 
 
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What was set where, before it is put together and checked. sources: name -> section -> key -> value, the later
+    ones beat the earlier ones; file: the configuration file, which need not be there."""
+
+    home: Path
+    runtime: Path
+    file: Path
+    sources: dict[str, dict[str, Any]]
+
+
+def layers(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, file: Path | None = None
+) -> Layers:
+    """Read every source. Raises ConfigError for names that are not known."""
+    environ = os.environ if environ is None else environ
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    home = _folder(given.pop("home", None) or environ.get("ATMO_HOME") or "~/.atmo")
+    runtime = _folder(given.pop("runtime", None) or environ.get("ATMO_RUNTIME") or _default_runtime(environ))
+    file, wanted = _which_file(file, environ, home)
+    from_environment: dict[str, Any] = {}
+    from_flags: dict[str, Any] = {}
+    from_file = _read_toml(file, wanted)
+    merge_environment(from_environment, environ, _SECTIONS)
+    _merge_flags(from_flags, given)
+    return Layers(home, runtime, file, {"file": from_file, "environment": from_environment, "flag": from_flags})
+
+
 def load(
     flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, file: Path | None = None
 ) -> Config:
@@ -265,20 +294,27 @@ def load(
 
     Raises ConfigError that names the key, where it stands, and the nearest known one.
     """
-    environ = os.environ if environ is None else environ
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    home = _folder(given.pop("home", None) or environ.get("ATMO_HOME") or "~/.atmo")
-    runtime = _folder(given.pop("runtime", None) or environ.get("ATMO_RUNTIME") or _default_runtime(environ))
-    file, wanted = _which_file(file, environ, home)
-    settings = _read_toml(file, wanted)
-    merge_environment(settings, environ, _SECTIONS)
-    _merge_flags(settings, given)
+    return settle(layers(flags, environ, file))
+
+
+def settle(read: Layers) -> Config:
+    """Put the layers together and check the outcome. Raises ConfigError."""
+    settings: dict[str, Any] = {}
+    for source in read.sources.values():
+        for name, value in source.items():
+            settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
     try:
-        config = msgspec.convert({**settings, "home": home, "runtime": runtime}, Config, dec_hook=_as_path)
+        config = msgspec.convert({**settings, "home": read.home, "runtime": read.runtime}, Config, dec_hook=_as_path)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"The configuration is not right: {_readable(exc)}.", hint=f"Look into {file}.") from exc
+        raise ConfigError(f"The configuration is not right: {_readable(exc)}.", hint=f"Look into {read.file}.") from exc
     _check(config)
     return config
+
+
+def config_file(home: str | None = None, file: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the configuration file is, or would be, even if nothing in it is right."""
+    environ = os.environ if environ is None else environ
+    return _which_file(file, environ, _folder(home or environ.get("ATMO_HOME") or "~/.atmo"))[0]
 
 
 def _which_file(file: Path | None, environ: Mapping[str, str], home: Path) -> tuple[Path, bool]:

@@ -226,7 +226,11 @@ class Node:
 
     async def ask(self, request: AskRequest) -> AsyncGenerator[Json, None]:
         """Events as `SyncClient.ask` documents them."""
-        async with aclosing(self.answer(request, _task(request), request.timeout_s)) as events:
+        task = _task(request)
+        if any(turn.images for turn in task.turns):
+            seeing = {"modality": "image", **request.constraints}
+            request = request.model_copy(update={"constraints": seeing})
+        async with aclosing(self.answer(request, task, request.timeout_s)) as events:
             async for event in events:
                 yield event
 
@@ -430,12 +434,18 @@ class Node:
 
 
 def _task(request: AskRequest) -> Task:
-    turns = [Turn(turn.role, turn.content) for turn in request.history]
+    turns = [Turn(turn.role, turn.content, _images(turn.images)) for turn in request.history]
     if request.system:
         turns.insert(0, Turn("system", request.system))
-    turns.append(Turn("user", request.text))
+    turns.append(Turn("user", request.text, _images(request.images)))
     sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
     return Task(tuple(turns), sampling)
+
+
+def _images(urls: list[str]) -> tuple[bytes, ...]:
+    from atmo.gateway.openai.images import image_from_url
+
+    return tuple(image_from_url(url, "images") for url in urls)
 
 
 async def _one_by_one(events: Iterable[Json]) -> AsyncIterator[Json]:
