@@ -24,7 +24,7 @@ def _stream(client: SyncClient, text: str, wishes: dict[str, Any], explain: bool
     talk = explain or (sys.stdout.isatty() and sys.stderr.isatty())
     aside = output.aside()
     ended = True
-    for event in client.ask(text, **wishes):
+    for event in client.stream(text, **wishes).steps():
         kind = event["event"]
         if kind == "route" and explain:
             output.console().print(views.decision(output.harmless(event)))
@@ -49,7 +49,7 @@ def collect(client: SyncClient, text: str, wishes: dict[str, Any]) -> dict[str, 
     """The whole answer as one object: `answer` is text, a vector or labels."""
     pieces: list[str] = []
     result: dict[str, Any] = {"retries": []}
-    for event in client.ask(text, **wishes):
+    for event in client.stream(text, **wishes).steps():
         kind = event.pop("event")
         if kind == "text":
             pieces.append(event["text"])

@@ -31,8 +31,10 @@ class RouteRequest(BaseModel):
 
 
 class AskRequest(RouteRequest):
-    """`max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up."""
+    """`intent`: what is to be done with the text, and decides alone where it goes; `max_tokens` 0: no limit; `seed` -1:
+    any; `timeout_s`: seconds until the request is given up."""
 
+    intent: str = ""
     system: str = ""
     history: list[Message] = Field(default_factory=list)
     max_tokens: int = Field(default=0, ge=0, lt=1 << 31)
