@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import re
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+import atmo.client
 from atmo import Client, SyncClient
-from atmo.client import Filters, Options
+from atmo.client import Filters, Options, results
 from atmo.errors import (
     Forbidden,
     NodeNotRunning,
@@ -85,6 +88,24 @@ def test_the_filters_are_the_constraints_of_the_mesh() -> None:
     known = set(Constraints.__struct_fields__)
     assert set(Filters.__annotations__) == known - {"model", "type"}
     assert known < set(Options.__annotations__)
+
+
+def test_the_page_about_the_client_leaves_nothing_out() -> None:
+    """docs/client.md names every method, option, result and its parts, and nothing under these names that is none."""
+    page = (Path(__file__).parents[2] / "docs/client.md").read_text()
+    told = set(re.findall(r"`(\w+)(?:\(\))?`", page))
+    methods = {name for name, _ in inspect.getmembers(SyncClient, inspect.isfunction) if not name.startswith("_")}
+    kinds = [kind for name, kind in vars(results).items() if name in atmo.client.__all__ and name != "Message"]
+    parts = {part for kind in kinds for part in _parts(kind)} - set(dir(dict))
+    assert methods <= told
+    assert set(Options.__annotations__) <= told
+    assert {kind.__name__ for kind in kinds} - {"Report"} <= told
+    assert parts <= told
+
+
+def _parts(kind: type) -> set[str]:
+    fields = getattr(kind, "__struct_fields__", ())
+    return {*fields, *(name for name, value in vars(kind).items() if isinstance(value, property))}
 
 
 def test_an_answer_is_text_and_who_gave_it(client: SyncClient, node: PlayedNode) -> None:
