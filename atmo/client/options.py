@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import binascii
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, cast
+from os import PathLike
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
 
 from atmo.errors import UsageError
 
@@ -14,11 +17,16 @@ Json = dict[str, Any]
 REQUEST_TIMEOUT_S = 120.0
 
 
+# PNG or JPEG: the bytes of a file, its path, or a `data:` URL.
+Image = bytes | PathLike[str] | str
+
+
 class Message(TypedDict):
     """One turn of a conversation. role: `system`, `user` or `assistant`."""
 
     role: str
     content: str
+    images: NotRequired[Sequence[Image]]
 
 
 class Filters(TypedDict, total=False):
@@ -60,11 +68,12 @@ class Wishes(Filters, total=False):
 
 
 class Options(Wishes, total=False):
-    """system: an instruction before the conversation; history: earlier turns; max_tokens 0: as many as fit;
-    temperature 0: the likeliest answer; seed -1: any."""
+    """system: an instruction before the conversation; history: earlier turns; images: that belong to the text;
+    max_tokens 0: as many as fit; temperature 0: the likeliest answer; seed -1: any."""
 
     system: str
     history: Sequence[Message]
+    images: Sequence[Image]
     max_tokens: int
     temperature: float
     top_p: float
@@ -95,7 +104,12 @@ def asked(prompt: Prompt, options: Mapping[str, Any], *, intent: str = "") -> Js
         if last["role"] != "user":
             raise UsageError("The last message is not the user's.", hint="End with what you ask.")
         body["history"] = [*body.get("history", ()), *earlier]
+        body["images"] = [*last.get("images", ()), *body.get("images", ())]
         prompt = last["content"]
+    if "images" in body:
+        body["images"] = [_data_url(image) for image in body["images"]]
+    if "history" in body:
+        body["history"] = [_turn(turn) for turn in body["history"]]
     return {"text": prompt, **({"intent": intent} if intent else {}), "timeout_s": REQUEST_TIMEOUT_S, **body}
 
 
@@ -146,8 +160,25 @@ def _body(options: Mapping[str, Any], known: frozenset[str] = _OPTIONS) -> Json:
     return {**body, **({"constraints": constraints} if constraints else {})}
 
 
+def _turn(message: Message) -> Json:
+    turn = cast(Json, dict(message))
+    return {**turn, "images": [_data_url(image) for image in turn["images"]]} if turn.get("images") else turn
+
+
+def _data_url(image: Image) -> str:
+    """Raises UsageError for a file that cannot be read; the node says what is no image."""
+    if isinstance(image, str):
+        return image
+    try:
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    except OSError as exc:
+        raise UsageError(f"The image {image!s} cannot be read: {exc.strerror}.") from exc
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{binascii.b2a_base64(data, newline=False).decode()}"
+
+
 def _plain(value: Any) -> Any:
     """What JSON has words for."""
     if isinstance(value, Mapping):
         return dict(value)
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value

@@ -130,6 +130,19 @@ def test_a_conversation_goes_on(client: SyncClient, node: PlayedNode) -> None:
         client.chat([answer.message])
 
 
+def test_images_come_as_files_bytes_or_urls(client: SyncClient, node: PlayedNode, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"\xff\xd8\xff")
+    seen: Any = {"role": "user", "content": "What is this?", "images": [photo]}
+    again: Any = {**seen, "images": [b"\x89PNG", "data:x"]}
+    client.ask([seen, {"role": "assistant", "content": "A cat."}, again])
+    asked: Any = node.wishes[-1]
+    assert asked.history[0].images == ["data:image/jpeg;base64,/9j/"]
+    assert asked.images == ["data:image/png;base64,iVBORw==", "data:x"]
+    with pytest.raises(UsageError, match="No such file"):
+        client.ask("What is this?", images=[tmp_path / "none.png"])
+
+
 def test_labels_and_vectors_are_answers_too(client: SyncClient, node: PlayedNode) -> None:
     node.plays = [route(), {"event": "labels", "labels": [["negative", 0.9], ["positive", 0.1]]}, done()]
     judged = client.execute("Say whether this is praise", input="It broke.")
