@@ -25,8 +25,8 @@ node starts. Defaults < `config.toml` < `ATMO_*` in the environment < options of
 | `ATMO_CONFIG` | `--config` | another file than `$ATMO_HOME/config.toml` | |
 
 In the environment, lists are written with commas (`ATMO_DISCOVERY_SEEDS=/dns4/a/tcp/4600,/dns4/b/tcp/4600`) and tables
-as `key=value` with commas (`ATMO_NODE_LABELS=residency=eu,tier=lab`). `[[serve]]` and `[[runtimes]]`, of which there may
-be several, are in the file alone; for models without more to say about them there is `ATMO_MODEL_PATH`.
+as `key=value` with commas (`ATMO_NODE_LABELS=residency=eu,tier=lab`). `[[serve]]` and `[[runtimes]]`, of which there
+may be several, are in the file alone; for models without more to say about them there is `ATMO_MODEL_PATH`.
 
 ## Short names
 

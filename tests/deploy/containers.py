@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,12 +17,12 @@ PATIENCE_S = 30.0
 
 class Container:
     """told: its variables, as the image or the compose file says them. swaps: what stands for the container's folders,
-    addresses and ports. programs: where its commands are; by default this Python's."""
+    addresses and ports. programs: where its commands are."""
 
-    def __init__(self, told: Mapping[str, str], swaps: Mapping[str, str], programs: Path | None = None) -> None:
+    def __init__(self, told: Mapping[str, str], swaps: Mapping[str, str], programs: Path) -> None:
         self._swaps = swaps
         self.environ = {key: self.swapped(value) for key, value in told.items() if key.startswith("ATMO_")}
-        self._programs = programs or Path(sys.executable).parent
+        self._programs = programs
         self._process: subprocess.Popen[bytes] | None = None
 
     def swapped(self, text: str) -> str:

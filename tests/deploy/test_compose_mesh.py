@@ -1,4 +1,5 @@
-"""The compose file's mesh, without Docker: the same commands with the same variables in bare homes, as real processes.
+"""The compose file's mesh, without Docker: what the image installs, with the same commands and the same variables in
+bare homes, as real processes.
 
 What differs is what a container would give: folders instead of volumes, free ports instead of addresses of their own.
 """
@@ -25,9 +26,9 @@ NODES = ("one", "two", "three")
 
 
 class Service(Container):
-    """A node of the compose file; `owner` is whose volume it has."""
+    """A node of the compose file, of what the image installs; `owner` is whose volume it has."""
 
-    def __init__(self, name: str, place: Path, doors: dict[str, int], owner: str = "") -> None:
+    def __init__(self, name: str, programs: Path, place: Path, doors: dict[str, int], owner: str = "") -> None:
         self.name = name
         self.recipe = compose()["services"][name]
         self.api_port, self.lane_port = free_ports(1)[0], lanes()
@@ -41,7 +42,7 @@ class Service(Container):
             "0.0.0.0": "127.0.0.1",
         }
         swaps |= {f"/dns4/{other}/tcp/4600": f"/dns4/localhost/tcp/{port}" for other, port in doors.items()}
-        super().__init__(told, swaps)
+        super().__init__(told, swaps, programs)
 
     def sees(self) -> set[str]:
         try:
@@ -61,9 +62,9 @@ class Service(Container):
             return error.code
 
 
-def invite(place: Path) -> None:
+def invite(programs: Path, place: Path) -> None:
     """What the service `invite` does before the others start."""
-    service = Service("invite", place, {}, owner="one")
+    service = Service("invite", programs, place, {}, owner="one")
     outcome = service.run(*service.recipe["entrypoint"], *map(service.swapped, service.recipe["command"]))
     assert outcome.code == 0, outcome.err
 
@@ -77,17 +78,17 @@ def place(environ: dict[str, str]) -> Path:
 
 
 @pytest.fixture
-def nodes(place: Path) -> Iterator[list[Service]]:
-    invite(place)
+def nodes(programs: Path, place: Path) -> Iterator[list[Service]]:
+    invite(programs, place)
     doors = dict(zip(NODES, free_ports(len(NODES)), strict=True))
-    services = [Service(name, place, doors) for name in NODES]
+    services = [Service(name, programs, place, doors) for name in NODES]
     for service in services:
         service.start()
     yield services
     assert [service.stop() for service in services] == [0, 0, 0]
 
 
-def test_three_containers_are_one_mesh_that_asks_for_a_key(nodes: list[Service], place: Path) -> None:
+def test_three_containers_are_one_mesh_that_asks_for_a_key(nodes: list[Service], programs: Path, place: Path) -> None:
     one, two, three = nodes
     for node in nodes:
         eventually(lambda node=node: node.sees() == set(NODES), f"{node.name} sees all", PATIENCE_S)  # type: ignore[misc]
@@ -96,7 +97,7 @@ def test_three_containers_are_one_mesh_that_asks_for_a_key(nodes: list[Service],
 
     token = (place / "invite" / "token").read_text()
     assert (place / "invite" / "token").stat().st_mode & 0o777 == 0o600
-    invite(place)
+    invite(programs, place)
     assert (place / "invite" / "token").read_text() == token, "a second `up` makes no second token"
     assert "Only the owner" in two.run("atmo", "mesh", "invite").err
 
