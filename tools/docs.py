@@ -1,4 +1,5 @@
-"""docs/cli.md from the program's own help. `python -m tools.docs` writes it, `--check` says if it is up to date."""
+"""docs/cli.md from the program's own help, docs/configuration.md from its settings. `python -m tools.docs` writes them,
+`--check` says if they are up to date."""
 
 from __future__ import annotations
 
@@ -48,15 +49,24 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def pages() -> dict[str, str]:
+    """Every page that is written from the program."""
+    from tools import configuration
+
+    return {"cli.md": reference(), "configuration.md": configuration.reference()}
+
+
 def main() -> int:
-    file = Path(__file__).parent.parent / "docs" / "cli.md"
-    text = reference()
+    folder = Path(__file__).parent.parent / "docs"
+    stale = [
+        name for name, text in pages().items() if not (folder / name).exists() or (folder / name).read_text() != text
+    ]
     if "--check" in sys.argv:
-        if not file.exists() or file.read_text() != text:
-            print("docs/cli.md is out of date: run `make docs`.")
-            return 1
-        return 0
-    file.write_text(text)
+        for name in stale:
+            print(f"docs/{name} is out of date: run `make docs`.")
+        return 1 if stale else 0
+    for name, text in pages().items():
+        (folder / name).write_text(text)
     return 0
 
 
