@@ -23,6 +23,7 @@ from atmo.cli.grammar.options import (
     Temperature,
     Timeout,
     Where,
+    before_command,
     pairs,
 )
 
@@ -156,7 +157,7 @@ def explain(
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
     """Models on this machine and in the mesh. Without a command: tables of them."""
-    if context.invoked_subcommand is None:
+    if before_command(context, node=node, home=home, json=as_json):
         models_list(node, home, as_json)
 
 
@@ -178,7 +179,7 @@ def bench(
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the running node as you see it: first token, tokens a second, what another node's answer costs more."""
+    """Measure the running node as you see it. First token, tokens a second, and what the way to another node costs."""
     from atmo.cli import bench_command
 
     bench_command.bench(node, model, requests=requests, max_tokens=max_tokens, as_json=as_json)
