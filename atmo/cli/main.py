@@ -162,7 +162,7 @@ def bench(
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the running node as you see it: first token, tokens a second, what another node's answer costs more."""
+    """Measure the running node as you see it. First token, tokens a second, and what the way to another node costs."""
     from atmo.cli import bench_command
 
     bench_command.bench(node, model, requests=requests, max_tokens=max_tokens, as_json=as_json)

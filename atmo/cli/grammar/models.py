@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from atmo.cli.grammar.options import AsJson, Home, NodeName
+from atmo.cli.grammar.options import AsJson, Home, NodeName, before_command
 
 app = typer.Typer(help="Models on this machine and in the mesh. Without a command: tables of them.")
 
@@ -18,7 +18,7 @@ _Pin = Annotated[bool, typer.Option("--pin", help="Never remove it to make room.
 @app.callback(invoke_without_command=True)
 def models(context: typer.Context, node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
     """Models on this machine and in the mesh. Without a command: tables of them."""
-    if context.invoked_subcommand is None:
+    if before_command(context, node=node, home=home, json=as_json):
         models_list(node, home, as_json)
 
 
