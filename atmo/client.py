@@ -82,8 +82,8 @@ class SyncClient:
     def ask(self, text: str, **wishes: Any) -> Iterator[Json]:
         """Ask and stream what happens: events `route`, `text`, `vector`, `labels`, `retry` and at last `done`.
 
-        wishes: model, type, constraints (dict), system, history (list of turns), max_tokens, temperature, top_p, seed,
-        stop, timeout_s. Leaving the iterator early cancels the request.
+        wishes: model, type, constraints (dict), system, history (list of turns), images (data: URLs of PNG or JPEG),
+        max_tokens, temperature, top_p, seed, stop, timeout_s. Leaving the iterator early cancels the request.
         """
         timeout_s = float(wishes.get("timeout_s") or REQUEST_TIMEOUT_S)
         with self._request("POST", "/api/ask", {"text": text, **wishes}, timeout_s + CONNECT_TIMEOUT_S) as response:

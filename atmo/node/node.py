@@ -31,6 +31,7 @@ from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.service import Labels
+from atmo.models.store import Store
 from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.events import Journal
@@ -46,6 +47,8 @@ from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
 from atmo.node.vetting import Vetting
 from atmo.problems import Problem
+from atmo.transport.door import lane_ports
+from atmo.transport.link import LinkTiming
 from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
@@ -100,7 +103,12 @@ class Node:
         self._loop = asyncio.get_running_loop()
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
-                offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
+                offer,
+                self.config.inference,
+                self.clock,
+                self._on_engine,
+                self._home.folder / "roots.json",
+                Store(self.config.model_store),
             )
         for service in self.services.values():
             await service.start()
@@ -218,7 +226,11 @@ class Node:
 
     async def ask(self, request: AskRequest) -> AsyncGenerator[Json, None]:
         """Events as `SyncClient.ask` documents them."""
-        async with aclosing(self.answer(request, _task(request), request.timeout_s)) as events:
+        task = _task(request)
+        if any(turn.images for turn in task.turns):
+            seeing = {"modality": "image", **request.constraints}
+            request = request.model_copy(update={"constraints": seeing})
+        async with aclosing(self.answer(request, task, request.timeout_s)) as events:
             async for event in events:
                 yield event
 
@@ -325,16 +337,19 @@ class Node:
         return self.config.node.mode == "standalone"
 
     def _zmq(self, home: Home, trust: Trust) -> ZmqTransport:
+        section = self.config.transport
         return ZmqTransport(
             curve=home.curve,
             credential=home.credential,
             mesh=home.mesh,
             peer=home.identity.public,
-            host=self.config.transport.host,
-            port=self.config.transport.port,
+            host=section.host,
+            port=section.port,
             default_port=DEFAULT_PORT,
-            advertise=self.config.transport.advertise,
+            advertise=section.advertise,
             clock=self.clock,
+            lane_ports=lane_ports(section.lane_port),
+            timing=LinkTiming.with_heartbeat(section.heartbeat_s),
             trust=trust,
         )
 
@@ -419,12 +434,18 @@ class Node:
 
 
 def _task(request: AskRequest) -> Task:
-    turns = [Turn(turn.role, turn.content) for turn in request.history]
+    turns = [Turn(turn.role, turn.content, _images(turn.images)) for turn in request.history]
     if request.system:
         turns.insert(0, Turn("system", request.system))
-    turns.append(Turn("user", request.text))
+    turns.append(Turn("user", request.text, _images(request.images)))
     sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
     return Task(tuple(turns), sampling)
+
+
+def _images(urls: list[str]) -> tuple[bytes, ...]:
+    from atmo.gateway.openai.images import image_from_url
+
+    return tuple(image_from_url(url, "images") for url in urls)
 
 
 async def _one_by_one(events: Iterable[Json]) -> AsyncIterator[Json]:
