@@ -71,6 +71,14 @@ class SyncClient:
         """Models on this machine and models the mesh serves."""
         return self._get("/api/models")
 
+    def transfers(self) -> list[Json]:
+        """Models on their way to and from the node, and those that arrived lately."""
+        return list(self._get("/api/transfers")["transfers"])
+
+    def fetch(self, model: str) -> Json:
+        """Begin to fetch a model from peers; `transfers` says how far it is."""
+        return self._post("/api/fetch", {"model": model})
+
     def route(self, text: str, **wishes: Any) -> Json:
         """Where `text` would go and why; nothing is sent. `wishes` as for `ask`."""
         return self._post("/api/route", {"text": text, **wishes})

@@ -50,6 +50,13 @@ class RevokeRequest(BaseModel):
     whom: str = Field(min_length=1, max_length=100)
 
 
+class FetchRequest(BaseModel):
+    """model: a name, a capability or a root that peers give away."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str = Field(min_length=1, max_length=200)
+
+
 class NodeHandle(Protocol):
     """A node as the gateway sees it. All raise AtmoError."""
 
@@ -64,6 +71,10 @@ class NodeHandle(Protocol):
     def members_view(self) -> Json: ...
 
     def counters(self) -> Json: ...
+
+    def transfers_view(self) -> Json: ...
+
+    def fetch(self, wanted: str) -> Json: ...
 
     def revoke(self, whom: str) -> Json: ...
 

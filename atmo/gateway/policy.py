@@ -23,7 +23,7 @@ log = structlog.get_logger("atmo.gateway")
 # Open to everybody: they tell nothing but that there is a node, and how its API looks.
 PUBLIC = frozenset(("/health", "/ready", "/docs", "/openapi.json"))
 # For the owner at the Unix socket alone: what ends the node, changes the mesh or tells who belongs to it.
-OWNERS = frozenset(("/api/stop", "/api/revoke", "/api/members"))
+OWNERS = frozenset(("/api/stop", "/api/revoke", "/api/members", "/api/fetch"))
 _PORT = re.compile(rb":\d{1,5}$")
 
 

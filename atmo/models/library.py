@@ -92,7 +92,7 @@ def local_models(home: Path) -> tuple[list[LocalModel], list[str]]:
     found, problems = embedded_models(), []
     for path in sorted((home / "models").glob("*.gguf")):
         try:
-            found.append(_from_file(path))
+            found.append(from_file(path))
         except AtmoError as error:
             problems.append(str(error))
     return found, problems
@@ -109,7 +109,7 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
         home / "models" / f"{name_or_path}.gguf",
     ):
         if path.is_file():
-            return _from_file(path)
+            return from_file(path)
     if "/" in name_or_path or name_or_path.endswith(".gguf"):
         raise ModelNotFound(f"There is no model file {name_or_path}.", hint="Check the path.")
     known = [model.name for model in local_models(home)[0]]
@@ -118,7 +118,8 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
     raise ModelNotFound(f"There is no model {name_or_path!r} on this machine.", hint=hint)
 
 
-def _from_file(path: Path) -> LocalModel:
+def from_file(path: Path) -> LocalModel:
+    """A GGUF file. Raises ModelNotFound, ModelInvalid."""
     info = read_gguf(path)
     told = describe(path.stem, info)
     return LocalModel(

@@ -31,6 +31,7 @@ from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.service import Labels
+from atmo.models.store import Store
 from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.events import Journal
@@ -44,6 +45,7 @@ from atmo.node.offers import Offer, offers
 from atmo.node.renewal import LOOK_S, Renewals
 from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
+from atmo.node.transfers import Transfers
 from atmo.node.vetting import Vetting
 from atmo.problems import Problem
 from atmo.transport.lone import LoneTransport
@@ -80,6 +82,7 @@ class Node:
         self._renewals: Renewals | None = None
         self._looking: asyncio.Task[None] | None = None
         self._gateway: Gateway | None = None
+        self._transfers: Transfers | None = None
         self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._saving: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,6 +111,7 @@ class Node:
         await self._meaning.load()
         self._vetting.start()
         self._offer_ready_services()
+        await self.transfers.start()
         await self._start_gateway()
         await self._start_discovery()
         await self._runtimes.start()
@@ -140,6 +144,8 @@ class Node:
         await self._runtimes.close()
         if self._known is not None:
             await self._known.close()
+        if self._transfers is not None:
+            await self._transfers.close()
         if self._mesh is not None:
             await self._mesh.stop()
             await asyncio.sleep(0)  # what the IO thread had to say last
@@ -177,6 +183,18 @@ class Node:
 
     def counters(self) -> Json:
         return reports.counters(self)
+
+    @property
+    def transfers(self) -> Transfers:
+        assert self._transfers is not None
+        return self._transfers
+
+    def transfers_view(self) -> Json:
+        return {"transfers": self.transfers.view()}
+
+    def fetch(self, wanted: str) -> Json:
+        """Begin to fetch a model from peers. Raises ModelNotFound, UsageError."""
+        return self.transfers.show(self.transfers.fetch(*self.transfers.find(wanted)))
 
     @property
     def gateway(self) -> Gateway | None:
@@ -284,6 +302,7 @@ class Node:
         adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
         self._renewals = Renewals(home, self._mesh, self.clock, adopt)
         self._mesh.vet = self._vetting.admits
+        self._transfers = Transfers(self.config, self._mesh, Store(self.config.model_store), self.clock, self.journal)
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
         self._looking = asyncio.create_task(self._look_at_dates())
