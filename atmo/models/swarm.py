@@ -21,6 +21,7 @@ bounds.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -103,12 +104,12 @@ class _Owed:
 @dataclass(slots=True)
 class Source:
     """One peer that holds chunks. has: (n_chunks,) bool; rate_bps: bytes a second at best, decaying; delay_s: shortest
-    time from a request to its chunk; late: given up, and taken all the same if it comes."""
+    time from a request to its chunk; late: copies that may come of chunks that are not owed any more."""
 
     peer: PeerId
     has: Bools
     owed: dict[int, _Owed] = field(default_factory=dict)
-    late: set[int] = field(default_factory=set)
+    late: Counter[int] = field(default_factory=Counter)
     deferred: dict[int, float] = field(default_factory=dict)
     bytes: int = 0
     heard_s: float = 0.0
@@ -137,7 +138,7 @@ class Source:
         self.bytes += size_bytes
         took_s = max(now_s - owed.delivered_s, 1e-6)
         self.rate_bps = max((self.bytes - owed.delivered_bytes) / took_s, self.rate_bps * RATE_MEMORY)
-        self.delay_s = min(self.delay_s * (2 - RATE_MEMORY), now_s - owed.asked_s)
+        self.delay_s = min(self.delay_s, now_s - owed.asked_s)  # never grows: a queue of its own making would feed it
         self.heard_s = now_s
         self.strikes = 0
         self.rests_until_s = 0.0
@@ -199,6 +200,7 @@ class Download:
             known = self.sources[peer] = Source(peer, np.zeros(self.chunks, dtype=bool), heard_s=now_s)
         self._holders += has.astype(np.int32) - known.has
         known.has = has.copy()
+        self._take_back(known, [chunk for chunk in known.owed if not has[chunk]])
         return self._fill(now_s)
 
     def news(self, peer: PeerId, chunks: Iterable[int], now_s: float) -> list[Effect]:
@@ -223,9 +225,10 @@ class Download:
         if source is None:
             return []
         owed = source.owed.pop(chunk, None)
-        if owed is None and chunk not in source.late:
+        if owed is None and not source.late[chunk]:
             return self._ban(peer, f"it sent chunk {chunk}, which it was not asked for", now_s)
-        source.late.discard(chunk)
+        if owed is None:
+            source.late[chunk] -= 1
         source.delivered(owed or _Owed(now_s, source.bytes, source.heard_s), size_bytes, now_s)
         self._asked.get(chunk, set()).discard(peer)
         if self._state[chunk] in (STORING, HERE):
@@ -275,11 +278,7 @@ class Download:
             silent = now_s - source.heard_s > limit_s
             late = [chunk for chunk, owed in source.owed.items() if silent and now_s - owed.asked_s > limit_s]
             if late:
-                for chunk in late:
-                    del source.owed[chunk]
-                    source.late.add(chunk)
-                    self._asked[chunk].discard(source.peer)
-                    self._back(chunk)
+                self._take_back(source, late)
                 source.rests_until_s = now_s + min(MOST_REST_S, REST_S * 2**source.strikes)
                 source.strikes += 1
                 effects.append(Withdraw(source.peer, tuple(late)))
@@ -324,6 +323,14 @@ class Download:
             self._asked[chunk].discard(peer)
             self._back(chunk)
 
+    def _take_back(self, source: Source, chunks: Iterable[int]) -> None:
+        """They are not to be waited for; what comes all the same is taken."""
+        for chunk in chunks:
+            del source.owed[chunk]
+            source.late[chunk] += 1
+            self._asked[chunk].discard(source.peer)
+            self._back(chunk)
+
     def _back(self, chunk: int) -> None:
         """Nobody is asked for it any more, unless somebody still is."""
         if self._state[chunk] == HERE or chunk in self._storing:
@@ -340,7 +347,7 @@ class Download:
         for peer in self._asked.pop(chunk, ()):
             source = self.sources[peer]
             del source.owed[chunk]
-            source.late.add(chunk)  # it may be on its way
+            source.late[chunk] += 1  # it may be on its way
             effects.append(Withdraw(peer, (chunk,)))
         return effects
 
@@ -390,7 +397,6 @@ class Download:
         heard_s = source.heard_s if source.owed else now_s
         for chunk in chunks:
             source.owed[chunk] = _Owed(now_s, source.bytes, heard_s)
-            source.late.discard(chunk)
             self._asked.setdefault(chunk, set()).add(source.peer)
             self._state[chunk] = ASKED
         if len(source.owed) == len(chunks):
