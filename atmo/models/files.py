@@ -112,16 +112,6 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def size_on_disk(folder: Path) -> int:
-    """Blocks that the files of a folder take, holes left out; a file with several names counts once."""
-    seen: dict[tuple[int, int], int] = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            found = os.lstat(os.path.join(place, name))
-            seen[found.st_dev, found.st_ino] = found.st_blocks * 512
-    return sum(seen.values())
-
-
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
     """Hold a lock between processes on a file; the kernel lets go of it when the process ends, however it ends. Without

@@ -20,8 +20,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from atmo.errors import BadChunk, StorageError
-from atmo.models.files import Sync, disk, write_at
+from atmo.errors import BadChunk, ModelDamaged, StorageError
+from atmo.models.files import Sync, disk, share_blocks, write_at
 from atmo.models.hashing import ZEROS, read_at
 from atmo.models.manifest import CHUNK_BYTES, Buffer, Manifest
 from atmo.models.records import FILES
@@ -116,25 +116,30 @@ class Partial:
                 write_at(self._handles[path], data, offset)
         return self._written([number])
 
-    def have_file(self, path: str) -> None:
-        """Say that a file was put into its place as a whole by other means, and is known to be right."""
-        handle = self._handles.pop(path, None)
-        if handle is not None:
-            os.close(handle)
-        with disk("read a model", self.folder / FILES / path):
-            self._handles[path] = os.open(self.folder / FILES / path, os.O_RDONLY | os.O_CLOEXEC)
+    def have_hole(self, number: int) -> None:
+        """The same as `write` for a chunk that its manifest says is all zeros: nothing needs to be written."""
+        self._written([number])
+
+    def take_file(self, path: str, source: Path, mtime_ns: int) -> bool:
+        """Put a file that is known to be right into its place without copying it; False where the file system cannot.
+
+        mtime_ns: when that was known. Raises ModelDamaged when it was written to since, StorageError.
+        """
+        target = self.folder / FILES / path
+        spare = target.with_name(f".{target.name}.shared")
+        with disk("share a file with the store", target):
+            spare.unlink(missing_ok=True)
+            if not share_blocks(source.resolve(), spare):
+                return False
+            if source.stat().st_mtime_ns != mtime_ns:
+                spare.unlink()
+                raise ModelDamaged(f"{source} was changed while it was read.", hint="Try again.")
+            spare.replace(target)
+            os.close(self._handles.pop(path))
+            self._handles[path] = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
         at = [entry.path for entry in self.manifest.entries].index(path)
         self._written(range(self.manifest.first_chunks[at], self.manifest.first_chunks[at + 1]))
-
-    def reopen(self, path: str) -> None:
-        """Begin a file anew, empty, at its place."""
-        size = next(entry.size for entry in self.manifest.entries if entry.path == path)
-        os.close(self._handles.pop(path))
-        with disk("write a model", self.folder / FILES / path):
-            handle = self._handles[path] = os.open(
-                self.folder / FILES / path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-            os.ftruncate(handle, size)
+        return True
 
     def flush(self) -> None:
         """Make what is here last. Raises StorageFull or StorageError, and then what was not yet journalled is

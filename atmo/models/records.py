@@ -9,7 +9,7 @@ import msgspec
 
 from atmo.errors import ModelDamaged
 from atmo.models.files import Sync, write_whole
-from atmo.models.manifest import Manifest
+from atmo.models.manifest import Entry, Manifest
 from atmo.models.shape import main_file
 
 RECORD, MANIFEST, USED, FILES = "model.json", "manifest", "used", "files"
@@ -40,7 +40,7 @@ class StoredModel:
 
     root: bytes
     record: Record
-    files: tuple[str, ...]
+    entries: tuple[Entry, ...]
     size_bytes: int
     done_bytes: int
     folder: Path
@@ -51,13 +51,18 @@ class StoredModel:
         return self.record.name
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Their paths, in order."""
+        return tuple(entry.path for entry in self.entries)
+
+    @property
     def whole(self) -> bool:
         return self.done_bytes == self.size_bytes
 
     @property
     def path(self) -> Path:
         """What an engine loads: a GGUF's file, the first of its parts, or the folder of anything else."""
-        main = main_file({path: (self.folder / path).stat().st_size for path in self.files})
+        main = main_file({entry.path: entry.size for entry in self.entries})
         return self.folder / main if main else self.folder
 
 

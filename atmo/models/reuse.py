@@ -7,10 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from atmo.errors import BadChunk, ModelDamaged, ModelNotFound
-from atmo.models import files
 from atmo.models.manifest import Manifest
 from atmo.models.partial import Partial
-from atmo.models.records import FILES
 
 if TYPE_CHECKING:
     from atmo.models.store import Store
@@ -40,16 +38,8 @@ def _take(partial: Partial, store: Store, root: bytes) -> None:
 
 
 def _take_file(partial: Partial, store: Store, root: bytes, source: str, path: str) -> None:
-    """A file that was changed since it came is not taken: `read` says so."""
-    first = [entry.path for entry in store.manifest(root).entries].index(source)
-    store.read(root, store.manifest(root).first_chunks[first])
-    target = partial.folder / FILES / path
-    with files.disk("share a file with another model", target):
-        spare = target.with_name(f".{target.name}.shared")
-        spare.unlink(missing_ok=True)
-        if files.share_blocks(store.get(root).folder / source, spare):
-            spare.replace(target)
-            partial.have_file(path)
+    model = store.get(root)
+    partial.take_file(path, model.folder / source, model.record.prints[source][1])
 
 
 def _hashes(manifest: Manifest) -> dict[bytes, int]:

@@ -15,6 +15,11 @@ def is_projector(path: str) -> bool:
     return name.endswith(".gguf") and "mmproj" in name
 
 
+def is_first(name: str) -> bool:
+    """Whether a GGUF file stands for a model: no projector, and of a split one the first part."""
+    return not is_projector(name) and parts_of(name)[0] == name
+
+
 def parts_of(name: str) -> list[str]:
     """All file names of a split GGUF, from any one of them; the name itself where it is not split."""
     found = _PART.match(name)

@@ -25,28 +25,31 @@ import msgspec
 
 from atmo.errors import ModelDamaged, ModelInUse, ModelNotFound, StorageError, StorageFull, UsageError
 from atmo.models import files
+from atmo.models.collecting import Collected, collect
 from atmo.models.files import Sync, disk, locked, sync_data, sync_folder
 from atmo.models.hashing import hash_file, read_at
-from atmo.models.manifest import Entry, Manifest, manifest_of
+from atmo.models.importing import take_in
+from atmo.models.manifest import Manifest
 from atmo.models.partial import JOURNAL, Partial, done_bytes, read_journal
 from atmo.models.records import FILES, MANIFEST, USED, Record, StoredModel, read_manifest, read_record
 from atmo.models.reuse import fill_from
 from atmo.models.shape import whole_name
-from atmo.models.trees import files_of
 
 _PART = ".part"
 _LOCK = "lock"
 # A root in full, or enough of its beginning to be meant.
 _ROOT_CHARS, _LEAST_PREFIX = 64, 6
 
-Progress = Callable[[int], None]
-
 
 class Store:
-    """folder: made when the first model comes; sync: makes written bytes last; now: seconds since 1970."""
+    """folder: made when the first model comes; quota_bytes: what it may take on the disk, 0 for no limit; sync: makes
+    written bytes last; now: seconds since 1970."""
 
-    def __init__(self, folder: Path, *, sync: Sync = sync_data, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, quota_bytes: int = 0, *, sync: Sync = sync_data, now: Callable[[], float] = time.time
+    ) -> None:
         self.folder = folder
+        self.quota_bytes = quota_bytes
         self._sync = sync
         self._now = now
         self._manifests: dict[bytes, Manifest] = {}
@@ -75,7 +78,7 @@ class Store:
         near."""
         whole = self.models()
         for found in (
-            [model for model in whole if model.name == text],
+            [model for model in whole if model.name.lower() == text.lower()],
             [model for model in whole if len(text) >= _LEAST_PREFIX and model.root.hex().startswith(text.lower())],
             [model for model in whole if model.record.source == text],
         ):
@@ -144,7 +147,13 @@ class Store:
         return made
 
     def import_(
-        self, path: Path, name: str = "", *, source: str = "", copy: bool = False, progress: Progress | None = None
+        self,
+        path: Path,
+        name: str = "",
+        *,
+        source: str = "",
+        copy: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> StoredModel:
         """Take a file or folder in: the parts of a split GGUF and an ONNX model's external data come along.
 
@@ -152,22 +161,7 @@ class Store:
         were read. Returns the model that is here already when it has the same bytes. Raises ModelNotFound,
         ModelInvalid, StorageError, UsageError when another model has the name.
         """
-        found = files_of(path)
-        name = name or whole_name(path.name)
-        hashed = {}
-        for relative, place in found.items():
-            with disk("read a model", place):
-                hashed[relative] = hash_file(place, progress)
-        manifest = manifest_of((Entry(relative, each.size), each.hashes) for relative, each in hashed.items())
-        if self.has(manifest.root):
-            return self.get(manifest.root)
-        self._check_name(name, manifest.root)
-        with self.partial(manifest, name, source or str(path.absolute()), reuse=False) as partial:
-            for relative, place in found.items():
-                if copy or not self._share(partial, relative, place, hashed[relative].mtime_ns):
-                    _copy(partial, relative, place)
-            partial.finish()
-        return self.get(manifest.root)
+        return take_in(self, path, name, source=source, copy=copy, progress=progress)
 
     # Keeping and removing
 
@@ -176,9 +170,12 @@ class Store:
         """Use a model: it counts as used now and cannot be removed meanwhile. Raises ModelNotFound."""
         model = self.get(root)
         used = self._place(root) / USED
-        handle = files.try_lock(used, shared=True, wait=True)
         try:
+            handle = files.try_lock(used, shared=True, wait=True)
             os.utime(used)
+        except FileNotFoundError as error:
+            raise _gone(root) from error
+        try:
             yield model
         finally:
             if handle is not None:
@@ -197,7 +194,7 @@ class Store:
         changes = {"name": name, "pinned": pinned, "shared": shared, "only": only}
         with self._locked():
             if name is not None:
-                self._check_name(name, root)
+                self.check_name(name, root)
             record = self.get(root).record
             given = {key: value for key, value in changes.items() if value is not None}
             with disk("write", self._place(root)):
@@ -209,7 +206,15 @@ class Store:
         with self._locked():
             self._remove(root)
 
-    def verify(self, root: bytes, progress: Progress | None = None) -> list[str]:
+    def gc(self, quota_bytes: int = 0, *, dry: bool = False) -> Collected:
+        """Remove what was not used for the longest time until the store fits (0: its own quota); see `collecting`."""
+        return collect(self, quota_bytes or self.quota_bytes, self._now(), dry=dry)
+
+    def check_unused(self, root: bytes) -> None:
+        """Raises ModelInUse when a process holds the model or fetches it, ModelNotFound."""
+        os.close(self._lock_for_removal(root)[1])
+
+    def verify(self, root: bytes, progress: Callable[[int], None] | None = None) -> list[str]:
         """Read every byte again. The paths of files that are no longer what the root names, none if all is well."""
         manifest, model = self.manifest(root), self.get(root)
         bad, prints = [], {}
@@ -277,18 +282,23 @@ class Store:
             raise _gone(root) from error
         except OSError as error:
             raise files.storage_error(error, "read a model", folder) from error
-        paths = tuple(entry.path for entry in manifest.entries)
-        return StoredModel(root, record, paths, manifest.size, done, folder / FILES, used_s)
+        return StoredModel(root, record, manifest.entries, manifest.size, done, folder / FILES, used_s)
 
     def _begin(self, folder: Path, manifest: Manifest, name: str, source: str) -> None:
         with disk("keep a model", folder):
-            name = name or whole_name(manifest.entries[0].path)
+            name = name or whole_name(manifest.entries[0].path).lower()
             Record(name=name, source=source, added_s=self._now()).keep(folder, self._sync)
             (folder / USED).touch(mode=0o600)
             files.write_whole(folder / MANIFEST, manifest.encode(), self._sync)  # last: with it, the model is begun
 
     def _check_room(self, partial: Partial) -> None:
         needed = partial.manifest.size - partial.done_bytes
+        if self.quota_bytes and not collect(self, self.quota_bytes, self._now(), needed_bytes=needed).fits:
+            raise StorageFull(
+                f"The quota of {self.quota_bytes / 1e9:g} GB has no room for this model: {needed / 1e9:.2f} GB are "
+                "missing, and what is left is pinned or in use.",
+                hint="Raise quota_gb in [models], or remove something: atmo models rm.",
+            )
         with disk("keep a model", self.folder):
             free = files.free_bytes(self.folder)
         if needed > free:
@@ -298,33 +308,19 @@ class Store:
                 hint="Free some space: atmo models gc, atmo models rm.",
             )
 
-    def _check_name(self, name: str, root: bytes) -> None:
+    def check_name(self, name: str, root: bytes) -> None:
+        """Raises UsageError when the model cannot be called so."""
         if not name or len(name) > 200 or not name.isprintable() or "/" in name:
             raise UsageError(f"{name!r} is not a name for a model.", hint="Use letters, digits, dots and hyphens.")
-        if any(model.name == name and model.root != root for model in self.models()):
+        if any(model.name.lower() == name.lower() and model.root != root for model in self.models()):
             raise UsageError(f"Another model is called {name!r}.", hint="Choose a name: --name, or remove the other.")
-
-    def _share(self, partial: Partial, relative: str, place: Path, mtime_ns: int) -> bool:
-        """Put a file in its place without copying it; False where the file system cannot."""
-        target = partial.folder / FILES / relative
-        with disk("share a file with the store", target):
-            target.unlink(missing_ok=True)
-            how = files.share_blocks(place.resolve(), target)
-            if not how:
-                target.touch(mode=0o600)
-                partial.reopen(relative)
-                return False
-            if place.stat().st_mtime_ns != mtime_ns:
-                raise _changed(relative, place)
-        partial.have_file(relative)
-        return True
 
     def _finish(self, partial: Partial) -> None:
         folder, root = partial.folder, partial.manifest.root
         with self._locked():
             record = read_record(folder)
-            taken = {model.name for model in self.models()}
-            name = record.name if record.name not in taken else f"{record.name}-{root.hex()[:8]}"
+            taken = {model.name.lower() for model in self.models()}
+            name = record.name if record.name.lower() not in taken else f"{record.name}-{root.hex()[:8]}"
             prints = {entry.path: _print((folder / FILES / entry.path).stat()) for entry in partial.manifest.entries}
             msgspec.structs.replace(record, name=name, prints=prints, added_s=self._now()).keep(folder, self._sync)
             for place, _, _ in os.walk(folder / FILES):
@@ -337,33 +333,28 @@ class Store:
                     (self._place(root) / spare).unlink()
 
     def _remove(self, root: bytes) -> None:
-        for folder, name in ((self._place(root), USED), (self._place(root, _PART), _LOCK)):
-            if not folder.is_dir():
-                continue
-            handle = files.try_lock(folder / name)
-            if handle is None:
-                raise ModelInUse(
-                    f"The model {root.hex()[:12]} is in use by another process.", hint="Stop what uses it first."
-                )
-            try:
-                doomed = folder.with_name(f".{folder.name}.{os.getpid()}")
+        folder, handle = self._lock_for_removal(root)
+        try:
+            doomed = folder.with_name(f".{folder.name}.{os.getpid()}")
+            with disk("remove a model", folder):
                 folder.rename(doomed)  # gone at once, though a crash may leave its bytes for the next collection
                 shutil.rmtree(doomed)
-            finally:
-                os.close(handle)
-            self._manifests.pop(root, None)
-            return
+        finally:
+            os.close(handle)
+        self._manifests.pop(root, None)
+
+    def _lock_for_removal(self, root: bytes) -> tuple[Path, int]:
+        """The model's folder and a lock that nobody else has."""
+        for folder, name in ((self._place(root), USED), (self._place(root, _PART), _LOCK)):
+            if folder.is_dir():
+                with disk("remove a model", folder):
+                    handle = files.try_lock(folder / name)
+                if handle is None:
+                    raise ModelInUse(
+                        f"The model {root.hex()[:12]} is in use by another process.", hint="Stop what uses it first."
+                    )
+                return folder, handle
         raise _gone(root)
-
-
-def _copy(partial: Partial, relative: str, place: Path) -> None:
-    """Chunk by chunk, verified and journalled, so that it can be gone on with."""
-    at = [entry.path for entry in partial.manifest.entries].index(relative)
-    with disk("read a model", place), open(place, "rb", buffering=0) as file:
-        for number in range(partial.manifest.first_chunks[at], partial.manifest.first_chunks[at + 1]):
-            if not partial.has(number):
-                _, offset, length = partial.manifest.chunk(number)
-                partial.write(number, read_at(file.fileno(), offset, length))
 
 
 def _print(found: os.stat_result) -> tuple[int, int]:

@@ -103,7 +103,12 @@ class Node:
         self._loop = asyncio.get_running_loop()
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
-                offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
+                offer,
+                self.config.inference,
+                self.clock,
+                self._on_engine,
+                self._home.folder / "roots.json",
+                Store(self.config.model_store),
             )
         for service in self.services.values():
             await service.start()

@@ -18,10 +18,12 @@ MAX_TOLD_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One capability of this node: its descriptor for the mesh and its model for the engine."""
+    """One capability of this node: its descriptor for the mesh and its model for the engine. root: hex, of a model in
+    the store; empty for one whose root is yet to be found."""
 
     descriptor: Descriptor
     spec: ModelSpec
+    root: str = ""
 
 
 def offers(config: Config) -> list[Offer]:
@@ -55,7 +57,7 @@ def offer_of(model: LocalModel, section: ServeSection, inference: InferenceSecti
         gpu_layers=inference.gpu_layers,
         system_prompt=section.system,
     )
-    return Offer(describe_offer(section, model, spec.context), spec)
+    return Offer(describe_offer(section, model, spec.context), spec, model.root)
 
 
 def describe_offer(section: ServeSection, model: LocalModel, context: int) -> Descriptor:

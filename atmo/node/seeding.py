@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import structlog
 
 from atmo.config import ServeSection
-from atmo.errors import AtmoError
+from atmo.errors import AtmoError, ModelInvalid
 from atmo.mesh.capability import EMBEDDING, Descriptor
 from atmo.mesh.rows import Seed, Shape
 from atmo.models.gguf import GgufInfo
-from atmo.models.library import LocalModel, from_file
+from atmo.models.library import LocalModel, from_store
 from atmo.models.records import StoredModel
 from atmo.node.offers import describe_offer, slug
 
@@ -21,9 +19,10 @@ log = structlog.get_logger("atmo.seeds")
 
 def local_model(stored: StoredModel) -> LocalModel | None:
     """A stored model as one that can be loaded here; None for files that no engine here knows."""
-    if stored.path.suffix.lower() != ".gguf":
+    try:
+        return from_store(stored)
+    except ModelInvalid:
         return None
-    return replace(from_file(stored.path), name=stored.name, size_bytes=stored.size_bytes)
 
 
 def seed_of(stored: StoredModel) -> Seed | None:
@@ -31,7 +30,7 @@ def seed_of(stored: StoredModel) -> Seed | None:
     try:
         model = local_model(stored)
         if model is None:
-            told = Descriptor(id=f"atmo:model:{slug(stored.name)}", type="model", description=stored.name[:200])
+            told = Descriptor(id=f"atmo:model:{slug(stored.name)}", type="model", description=stored.name)
             descriptor, kind, shape = _named(told, stored), "", Shape()
         else:
             descriptor = _named(describe_offer(ServeSection(model=model.name), model, 0), stored)

@@ -90,7 +90,7 @@ def test_two_processes_do_not_fetch_one_model_at_once(store: Store, tmp_path: Pa
 def test_a_file_is_imported_without_copying_it(store: Store, tmp_path: Path) -> None:
     source = put(tmp_path, {"Some Model.gguf": TREE["model.onnx"]}) / "Some Model.gguf"
     model = store.import_(source)
-    assert model.name == "Some Model"
+    assert model.name == "some model"
     assert model.path.read_bytes() == TREE["model.onnx"]
     assert os.path.samefile(model.path, source) or model.path.stat().st_nlink == 1  # a hard link, or a reflink
     source.unlink()
