@@ -24,6 +24,8 @@ CONNECT_TIMEOUT_S = 5.0
 # A request that sets no deadline gets this one.
 REQUEST_TIMEOUT_S = 120.0
 
+LOAD_TIMEOUT_S = 600.0
+
 Json = dict[str, Any]
 
 
@@ -90,10 +92,15 @@ class SyncClient:
     def ask(self, text: str, **wishes: Any) -> Iterator[Json]:
         """Ask and stream what happens: events `route`, `text`, `vector`, `labels`, `retry` and at last `done`.
 
+        Where the data have a boundary and a model has to come, before that: `plan` (the end of it, unless `agreed`),
+        `transfer` again and again, `loading`; and after `done` the `receipt`.
+
         wishes: model, type, constraints (dict), system, history (list of turns), max_tokens, temperature, top_p, seed,
-        stop, timeout_s. Leaving the iterator early cancels the request.
+        stop, timeout_s, private, migrate (see docs/privacy.md). Leaving the iterator early cancels the request.
         """
         timeout_s = float(wishes.get("timeout_s") or REQUEST_TIMEOUT_S)
+        if wishes.get("private") or wishes.get("migrate"):
+            timeout_s = max(timeout_s, LOAD_TIMEOUT_S)  # a model may be loaded first, and says nothing meanwhile
         with self._request("POST", "/api/ask", {"text": text, **wishes}, timeout_s + CONNECT_TIMEOUT_S) as response:
             for line in response:
                 event = json.loads(line)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from atmo.cli import output, views
+from atmo.cli.arrival import Arrival
 from atmo.client import SyncClient
-from atmo.errors import UsageError
+from atmo.errors import NoRoute, UsageError
 
 
 def ask(words: list[str], wishes: dict[str, Any], node: str, *, explain: bool, as_json: bool) -> None:
@@ -16,17 +19,48 @@ def ask(words: list[str], wishes: dict[str, Any], node: str, *, explain: bool, a
     if as_json:
         output.print_json(collect(client, text, wishes))
         return
-    _stream(client, text, wishes, explain)
+    plan = _stream(client, text, wishes, explain)
+    if plan is not None:
+        if not _agree(plan):
+            raise UsageError("Nothing was fetched and nothing was asked.", hint="Agree beforehand with --yes.")
+        _stream(client, text, {**wishes, "migrate": "yes"}, explain, shown=True)
 
 
-def _stream(client: SyncClient, text: str, wishes: dict[str, Any], explain: bool) -> None:
-    """Text goes to standard output as it comes; who answered and how fast goes to standard error, for people only."""
+def _agree(plan: dict[str, Any]) -> bool:
+    """Ask at a terminal; where nobody sits, nobody agrees."""
+    output.aside().print(views.plan(output.harmless(plan)))
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    output.aside().print("Fetch it and go on? [y/N] ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _stream(
+    client: SyncClient, text: str, wishes: dict[str, Any], explain: bool, *, shown: bool = False
+) -> dict[str, Any] | None:
+    """Text goes to standard output as it comes; who answered and how fast goes to standard error, for people only.
+
+    Returns a plan that was not agreed to; shown: it was shown already.
+    """
+    with closing(Arrival(output.aside())) as arrival:
+        return _tell(client.ask(text, **wishes), arrival, explain, shown)
+
+
+def _tell(events: Iterator[dict[str, Any]], arrival: Arrival, explain: bool, shown: bool) -> dict[str, Any] | None:
     talk = explain or (sys.stdout.isatty() and sys.stderr.isatty())
     aside = output.aside()
     ended = True
-    for event in client.ask(text, **wishes):
+    for event in events:
         kind = event["event"]
-        if kind == "route" and explain:
+        if kind == "plan" and not event["agreed"]:
+            return event
+        if kind == "plan" and not shown:
+            aside.print(views.plan(output.harmless(event)))
+        elif kind in ("transfer", "loading"):
+            arrival.show(output.harmless(event))
+        elif kind == "receipt":
+            aside.print(views.receipt_line(output.harmless(event)))
+        elif kind == "route" and explain:
             output.console().print(views.decision(output.harmless(event)))
             output.console().print()
         elif kind == "text":
@@ -43,6 +77,7 @@ def _stream(client: SyncClient, text: str, wishes: dict[str, Any], explain: bool
                 sys.stdout.flush()
             if talk:
                 aside.print(views.answered_by(output.harmless(event)))
+    return None
 
 
 def collect(client: SyncClient, text: str, wishes: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +92,12 @@ def collect(client: SyncClient, text: str, wishes: dict[str, Any]) -> dict[str, 
             result["answer"] = event[kind]
         elif kind == "retry":
             result["retries"].append(event)
+        elif kind == "plan" and not event["agreed"]:
+            raise NoRoute(
+                f"Nothing inside the boundary can serve this, but {event['model']} could come "
+                f"({event['moves_bytes'] / 1e6:.0f} MB to {event['to']['name']}).",
+                hint="Agree with --yes.",
+            )
         else:
             result[kind] = event
     return {"answer": "".join(pieces), **result} if "answer" not in result else result

@@ -26,6 +26,8 @@ app.add_typer(node_app, name="node")
 app.add_typer(mesh_app, name="mesh")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
+receipt_app = typer.Typer(help="What a node stated, signed, of requests whose data had to stay.", no_args_is_help=True)
+app.add_typer(receipt_app, name="receipt")
 eval_app = typer.Typer(help="Measure with your own texts, without a node.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
 
@@ -115,13 +117,20 @@ def ask(
     seed: Annotated[int, typer.Option(help="For repeatable variety; -1 for any.")] = -1,
     timeout: Annotated[float, typer.Option(help="Seconds until the request is given up.")] = 120.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show why this node was chosen.")] = False,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", help="The text stays inside this node's residency, or here; if need be, a model comes."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --private: fetch the model without asking.")] = False,
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:
     """Ask the mesh; the answer streams."""
     from atmo.cli import ask_commands
 
-    wishes = {
+    wishes: dict[str, Any] = {
         "model": model,
         "type": kind,
         "constraints": _constraints(where),
@@ -131,6 +140,8 @@ def ask(
         "seed": seed,
         "timeout_s": timeout,
     }
+    if private or yes:
+        wishes |= {"private": private, "migrate": "yes" if yes else "ask"}
     ask_commands.ask(text or [], wishes, node, explain=explain, as_json=as_json)
 
 
@@ -295,6 +306,39 @@ def keys_revoke(
     from atmo.cli import keys_commands
 
     keys_commands.revoke(which, home, as_json=as_json)
+
+
+@receipt_app.command("list")
+def receipt_list(home: Home = None, as_json: AsJson = False) -> None:
+    """The receipts of this user's nodes, the newest first."""
+    from atmo.cli import receipt_commands
+
+    receipt_commands.show_all(home, as_json=as_json)
+
+
+@receipt_app.command("show")
+def receipt_show(
+    which: Annotated[str, typer.Argument(help="A receipt's id, its beginning, or a file.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a receipt says."""
+    from atmo.cli import receipt_commands
+
+    receipt_commands.show(which, home, as_json=as_json)
+
+
+@receipt_app.command("verify")
+def receipt_verify(
+    which: Annotated[str, typer.Argument(help="A receipt's id, its beginning, or a file.")],
+    signer: Annotated[str, typer.Option(help="The peer id that must have signed it.")] = "",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that it was signed by whom it names, as it stands, and that what it says holds together."""
+    from atmo.cli import receipt_commands
+
+    receipt_commands.check(which, signer, home, as_json=as_json)
 
 
 @eval_app.callback()

@@ -31,7 +31,15 @@ class RouteRequest(BaseModel):
 
 
 class AskRequest(RouteRequest):
-    """`max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up."""
+    """`max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up.
+
+    private: the text stays where this node is: at nodes with its `residency`, or at this node where it has none.
+    migrate: what to do when nobody inside the boundary can serve it and a model could come: `ask` tells the plan and
+    ends, `yes` carries it out, `no` fails; empty is `ask` for private requests and `no` for others.
+    """
+
+    private: bool = False
+    migrate: str = Field(default="", pattern="^(|ask|yes|no)$")
 
     system: str = ""
     history: list[Message] = Field(default_factory=list)

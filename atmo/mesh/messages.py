@@ -57,6 +57,7 @@ Hops = Annotated[int, Meta(ge=0, le=MAX_HOPS)]
 PeerKey = Annotated[PeerId, Meta(min_length=32, max_length=32)]
 Path = Annotated[tuple[PeerKey, ...], Meta(max_length=MAX_HOPS)]
 Contacts = Annotated[tuple["Contact", ...], Meta(max_length=MAX_CONTACTS)]
+Homes = Annotated[tuple[Name, ...], Meta(max_length=16)]
 RowIds = Annotated[bytes, Meta(min_length=8, max_length=8 * MAX_ROWS_PER_FRAME)]
 Parts = Annotated[int, Meta(ge=1, le=256)]
 
@@ -173,7 +174,9 @@ class Prune(Message, frozen=True, tag=33):
 class Ask(Message, frozen=True, tag=10):
     """Do this. `window` parts may be sent before the first Grant; `deadline_s` is what is left of the request's time.
 
-    id: 16 random bytes, the request's name everywhere; attempt: 0 for the first node that is asked, 1 for the next.
+    id: 16 random bytes, the request's name everywhere; attempt: 0 for the first node that is asked, 1 for the next;
+    homes: where the data may be, any `residency` where empty. A node that is not there refuses, whoever
+    asks.
     """
 
     id: CallId
@@ -182,6 +185,7 @@ class Ask(Message, frozen=True, tag=10):
     task: Task
     deadline_s: Duration
     window: Credits
+    homes: Homes
 
 
 class Part(Message, frozen=True, tag=11):

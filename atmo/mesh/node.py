@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,6 +25,7 @@ from atmo.keys import Certificate, Identity, Passport, Sealed, check_revocation,
 from atmo.mesh import calls, core, events
 from atmo.mesh.asking import Asking, Job, Routed
 from atmo.mesh.capability import Capability
+from atmo.mesh.classes import ELSEWHERE
 from atmo.mesh.codec import decode_large, encode
 from atmo.mesh.decision import Decision
 from atmo.mesh.exchange import Exchange, NoExchange
@@ -71,6 +73,8 @@ RTT_INTERVAL_S = 1.0
 # How long a request waits for the link to a node that is no neighbour, before another node is asked. A guess: several
 # handshakes over a slow network.
 LINK_WAIT_S = 4.0
+# Requests whose sent bytes are remembered. A guess: more than run at once.
+SENT_KEPT = 1000
 # Why others refuse this node for what it is, whatever their address. It is over when anybody is linked.
 OWN_FAULTS = ("expired", "replaced", "revoked", "used")
 
@@ -107,7 +111,8 @@ class MeshNode:
         self.transport = transport
         self.table = RoutingTable()
         self.field = GradientField(self.table)
-        self.serving = Serving(self.peer, self._transmit, on_served)
+        self.serving = Serving(self.peer, self._transmit, on_served, self._inside)
+        self.sent_bytes: OrderedDict[bytes, dict[PeerId, int]] = OrderedDict()  # of each request's text, to whom
         self.probing = Probing(clock, self._transmit, transport.linked, transport.rtt_s)
         self.asking = Asking(
             clock,
@@ -523,13 +528,34 @@ class MeshNode:
         if isinstance(message, Cancel) and (carrying := self._carrying.get((message.id, message.attempt))):
             carrying.cancel()
         try:
-            self.transport.send(peer, encode(message))
+            frame = encode(message)
+            if isinstance(message, Ask):
+                self._sent(message, peer, len(frame))
+            self.transport.send(peer, frame)
         except FrameTooLarge:
             assert isinstance(message, Ask), "every other message is bounded by its fields"
             self._carry(peer, message)
         except TransportError as error:
             if isinstance(message, Ask):
                 asyncio.get_running_loop().call_soon(self.asking.not_sent, message.id, peer, error.message)
+
+    def _sent(self, ask: Ask, peer: PeerId, size_bytes: int) -> None:
+        """Keep count of what leaves this node, for receipts."""
+        sent = self.sent_bytes.setdefault(ask.id, {})
+        sent[peer] = sent.get(peer, 0) + size_bytes
+        while len(self.sent_bytes) > SENT_KEPT:
+            self.sent_bytes.popitem(last=False)
+
+    def _inside(self, ask: Ask) -> bool:
+        """May the data of this request be here, and where the capability has it run?"""
+        if not ask.homes:
+            return True
+        allowed = {("residency", home) for home in ask.homes}
+        row = self.table.find(self.peer, ask.capability)
+        labels = self.table.classes.labels[int(self.table.rows.klass[row])] if row >= 0 else frozenset()
+        info = self.table.peers.info.get(self.table.find_peer(self.peer))
+        here = bool(info is not None and allowed & set(info.labels))
+        return here and (ELSEWHERE not in labels or bool(allowed & labels))
 
     def _carry(self, peer: PeerId, ask: Ask) -> None:
         """Send a request that is larger than a frame."""
@@ -540,6 +566,7 @@ class MeshNode:
     async def _send_parcels(self, peer: PeerId, ask: Ask) -> None:
         try:
             for parcel in cut(ask):
+                self._sent(ask, peer, len(parcel.data))
                 await self.transport.send_bulk(peer, encode(parcel))
         except FrameTooLarge as error:
             self.asking.receive(

@@ -24,9 +24,9 @@ from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.generation import Finish, Piece, Sampling, Task, Turn
 from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
-from atmo.keys import issue_revocation
+from atmo.keys import Identity, issue_revocation
 from atmo.mesh.asking import Job, Routed
-from atmo.mesh.capability import CHAT
+from atmo.mesh.capability import CHAT, Capability, Descriptor
 from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
@@ -41,7 +41,9 @@ from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
 from atmo.node.meaning import Meaning
 from atmo.node.membership import MeshHome
+from atmo.node.migration import Migration
 from atmo.node.offers import Offer, offers
+from atmo.node.private import Private
 from atmo.node.renewal import LOOK_S, Renewals
 from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
@@ -83,6 +85,7 @@ class Node:
         self._looking: asyncio.Task[None] | None = None
         self._gateway: Gateway | None = None
         self._transfers: Transfers | None = None
+        self._private: Private | None = None
         self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._saving: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,6 +120,7 @@ class Node:
         self._vetting.start()
         self._offer_ready_services()
         await self.transfers.start()
+        self._private = Private(self, Migration(self))
         await self._start_gateway()
         await self._start_discovery()
         await self._runtimes.start()
@@ -149,6 +153,8 @@ class Node:
         await self._runtimes.close()
         if self._known is not None:
             await self._known.close()
+        if self._private is not None:
+            await self._private.close()
         if self._transfers is not None:
             await self._transfers.close()
         if self._mesh is not None:
@@ -241,9 +247,26 @@ class Node:
 
     async def ask(self, request: AskRequest) -> AsyncGenerator[Json, None]:
         """Events as `SyncClient.ask` documents them."""
-        async with aclosing(self.answer(request, _task(request), request.timeout_s)) as events:
+        async with aclosing(self.private.ask(request, _task(request))) as events:
             async for event in events:
                 yield event
+
+    @property
+    def private(self) -> Private:
+        assert self._private is not None
+        return self._private
+
+    @property
+    def identity(self) -> Identity:
+        assert self._home is not None
+        return self._home.identity
+
+    def query_for(self, request: RouteRequest, text: str) -> Query:
+        return self._query(request, text)
+
+    def capability_of(self, descriptor: Descriptor) -> Capability:
+        """With its vectors. May be called in a thread."""
+        return self._meaning.capability(descriptor)
 
     async def answer(
         self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False

@@ -222,6 +222,10 @@ class Transfers:
                 found[model.root] = msgspec.structs.replace(seed, only=only)
         return found
 
+    def stored_seeds(self) -> list[tuple[str, Seed]]:
+        """Models in the store here, shared or not: root in hex, and what would be said of each."""
+        return [(model.root.hex(), seed) for model in self.store.models() if (seed := seed_of(model)) is not None]
+
     def _tell_seeds(self) -> None:
         told = {root for peer, root, _ in self._mesh.seeds() if peer == self._mesh.peer}
         for root, seed in self._seeds.items():

@@ -184,7 +184,7 @@ def messages() -> dict[str, AnyMessage]:
         "ihave": IHave(bytes(range(16))),
         "graft": Graft(bytes(range(8))),
         "prune": Prune(),
-        "ask": Ask(CALL, 1, "atmo:chat:nano", TASK, 29.5, 64),
+        "ask": Ask(CALL, 1, "atmo:chat:nano", TASK, 29.5, 64, ("hospital",)),
         "part": Part(CALL, 1, 0, Piece("Hallo", (15, 70_000), SCORES, (CallDelta(0, "c1", "weather", "{"),), "Hal")),
         "vectors": Vectors(CALL, 0, 0, b"\x00\x00\x80\x3f" * 2),
         "scores": Scores(CALL, 0, 0, (("positive", 0.75), ("negative", 0.25))),
