@@ -51,8 +51,8 @@ MANIFEST_PATIENCE_S = 5.0
 NO_SOURCE_S, LOST_SOURCE_S = 15.0, 60.0
 # Speed is that of the last moments.
 SPEED_S = 3.0
-# A source that refused is asked again after so long. A guess.
-REFUSED_S = 5.0
+# A source that refused is asked again after so long; one that only does not have it yet, sooner. Guesses.
+REFUSED_S, UNKNOWN_S = 5.0, 0.5
 # Sources at once. A guess: more add overhead and no speed.
 MAX_SOURCES = 16
 
@@ -324,7 +324,8 @@ class Fetch:
     def receive(self, peer: PeerId, message: SwarmMessage) -> None:
         now_s = self._clock.now()
         if isinstance(message, NotServed):
-            self._refused[peer] = message.message[:200], now_s + REFUSED_S
+            rest_s = UNKNOWN_S if message.code == "unknown" else REFUSED_S
+            self._refused[peer] = message.message[:200], now_s + rest_s
             self._greeted.discard(peer)
             self._parts.put_nowait((peer, message))
             self.lost_as_source(peer)

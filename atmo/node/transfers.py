@@ -199,16 +199,19 @@ class Transfers:
 
     async def _look(self) -> None:
         """What is shared, again and again: other processes of this user change it, too."""
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                shared = await loop.run_in_executor(None, self._shared)
-                running = {root: seed for root, seed in self._seeds.items() if root in self._running}
-                self._seeds = {**shared, **running}
-                self._tell_seeds()
+                await self.refresh()
             except (AtmoError, OSError) as error:
                 log.warning("the store cannot be read", why=str(error))
             await asyncio.sleep(LOOK_S)
+
+    async def refresh(self) -> None:
+        """Look at once. Raises AtmoError, OSError."""
+        shared = await asyncio.get_running_loop().run_in_executor(None, self._shared)
+        running = {root: seed for root, seed in self._seeds.items() if root in self._running}
+        self._seeds = {**shared, **running}
+        self._tell_seeds()
 
     def _shared(self) -> dict[bytes, Seed]:
         """In a thread."""

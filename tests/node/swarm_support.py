@@ -48,7 +48,7 @@ class Mover:
         """Put a model into the store and give it away; its root."""
         model = await asyncio.to_thread(self.store.import_, path, name)
         self.store.mark(model.root, shared=True, only=only)
-        await until(lambda: any(root == model.root.hex() for _, root, _ in self.mesh.seeds()), "the model is offered")
+        await self.transfers.refresh()
         return model.root
 
     async def knows(self, root: bytes, *peers: Mover) -> None:
@@ -82,14 +82,20 @@ async def until(true: Callable[[], Any], what: str, patience_s: float = PATIENCE
 
 @asynccontextmanager
 async def movers(
-    folder: Path, *names: str, labels: dict[str, dict[str, str]] | None = None, **models: Any
+    folder: Path,
+    *names: str,
+    labels: dict[str, dict[str, str]] | None = None,
+    root: Identity | None = None,
+    **models: Any,
 ) -> AsyncIterator[list[Mover]]:
-    """So many nodes, all linked to all. labels: of each, by name; models: their `[models]` section."""
-    root = Identity.generate()
+    """So many nodes, all linked to all. labels: of each, by name; root: the mesh's; models: the `[models]` section."""
+    root = root or Identity.generate()
     made: list[Mover] = []
     try:
         for name in names:
-            made.append(await _start(folder / name, name, root, (labels or {}).get(name, {}), ModelsSection(**models)))
+            made.append(
+                await start_mover(folder / name, name, root, (labels or {}).get(name, {}), ModelsSection(**models))
+            )
         for mover in made[1:]:
             assert made[0].mesh.transport.address is not None
             mover.mesh.discovered(made[0].mesh.transport.address)
@@ -109,7 +115,7 @@ async def movers(
             mover.journal.close()
 
 
-async def _start(home: Path, name: str, root: Identity, labels: dict[str, str], models: ModelsSection) -> Mover:
+async def start_mover(home: Path, name: str, root: Identity, labels: dict[str, str], models: ModelsSection) -> Mover:
     identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
     credential = issue_credential(root, identity, curve, wall_s=clock.wall())
     mesh_id = MeshId(root.public)
