@@ -51,6 +51,14 @@ def models() -> Call[Models]:
     return _get("/api/models", Models)
 
 
+def transfers() -> Call[Report]:
+    return _get("/api/transfers", Report)
+
+
+def fetch(model: str) -> Call[Report]:
+    return _post("/api/fetch", {"model": model}, Report)
+
+
 def members() -> Call[Report]:
     return _get("/api/members", Report)
 

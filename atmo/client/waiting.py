@@ -89,6 +89,14 @@ class Client(Door):
         """Models that the mesh serves."""
         return await _run(self.address, calls.models())
 
+    async def transfers(self) -> list[Report]:
+        """Models on their way to and from the node, and those that arrived lately."""
+        return [Report(each) for each in (await _run(self.address, calls.transfers()))["transfers"]]
+
+    async def fetch(self, model: str) -> Report:
+        """Begin to fetch a model from peers; `transfers` says how far it is. On the node's machine only."""
+        return await _run(self.address, calls.fetch(model))
+
     async def events(self, since: int = 0, *, follow: bool = True) -> AsyncGenerator[Event, None]:
         """What happened at the node after event number `since`, as far as it is kept, and then what happens.
 
