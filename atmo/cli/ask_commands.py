@@ -28,7 +28,7 @@ def _stream(client: SyncClient, text: str, wishes: dict[str, Any], explain: bool
     aside = output.aside()
     ended = True
     with output.busy("Waiting for the first word") as busy:
-        for event in client.ask(text, **wishes):
+        for event in client.stream(text, **wishes).steps():
             kind = event["event"]
             if busy is not None and (kind != "route" or explain):
                 busy.done()
@@ -55,7 +55,7 @@ def collect(client: SyncClient, text: str, wishes: dict[str, Any]) -> dict[str, 
     """The whole answer as one object: `answer` is text, a vector or labels."""
     pieces: list[str] = []
     result: dict[str, Any] = {"retries": []}
-    for event in client.ask(text, **wishes):
+    for event in client.stream(text, **wishes).steps():
         kind = event.pop("event")
         if kind == "text":
             pieces.append(event["text"])

@@ -71,8 +71,8 @@ def _once(client: SyncClient, model: str, nodes: list[str], number: int, max_tok
     begun_s = time.perf_counter()
     first_s = 0.0
     done: dict[str, Any] = {}
-    wishes = {"model": model, "type": "chat", "constraints": {"allow_nodes": nodes}, "max_tokens": max_tokens}
-    for event in client.ask(PROMPT.format(n=number), **wishes):
+    prompt = PROMPT.format(n=number)
+    for event in client.stream(prompt, model=model, type="chat", allow_nodes=nodes, max_tokens=max_tokens).steps():
         if event["event"] == "text" and not first_s:
             first_s = time.perf_counter() - begun_s
         elif event["event"] == "done":

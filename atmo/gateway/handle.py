@@ -32,9 +32,10 @@ class RouteRequest(BaseModel):
 
 
 class AskRequest(RouteRequest):
-    """`images`: PNG or JPEG as data: URLs; `max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the
-    request is given up."""
+    """`intent`: what is to be done with the text, and decides alone where it goes; `images`: PNG or JPEG as data: URLs;
+    `max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up."""
 
+    intent: str = ""
     system: str = ""
     history: list[Message] = Field(default_factory=list)
     images: list[str] = Field(default_factory=list, max_length=MAX_IMAGES)
