@@ -103,7 +103,7 @@ def local_models(home: Path) -> tuple[list[LocalModel], list[str]]:
     found, problems = embedded_models(), store.problems()
     stored = store.models()
     kept = {_identity(model.path) for model in stored}
-    makers = [partial(_from_store, model) for model in stored]
+    makers = [partial(from_store, model) for model in stored]
     makers += [partial(_from_file, path) for path in _loose(home) if _identity(path) not in kept]
     for make in makers:
         try:
@@ -121,7 +121,7 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
     if Path(name_or_path).expanduser().is_file():
         return _from_file(Path(name_or_path).expanduser())
     with suppress(ModelNotFound):
-        return _from_store(Store(home / "models" / "store").find(name_or_path))
+        return from_store(Store(home / "models" / "store").find(name_or_path))
     for path in _loose(home):
         if name_or_path in (path.name, path.stem, whole_name(path.name).lower()):
             return _from_file(path)
@@ -142,7 +142,7 @@ def _from_file(path: Path) -> LocalModel:
     return _gguf(path, whole_name(path.name).lower(), read_gguf(path))
 
 
-def _from_store(model: StoredModel) -> LocalModel:
+def from_store(model: StoredModel) -> LocalModel:
     """Raises ModelInvalid for one that is no use to any engine here."""
     is_gguf = model.path != model.folder
     made = _gguf(model.path, model.name, read_gguf(model.path)) if is_gguf else _folder(model)
