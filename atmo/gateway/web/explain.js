@@ -100,7 +100,7 @@ function alternative([peer, capability], { runners = [] }) {
 }
 
 function titled(title, body) {
-  return el("section", {}, el("h4", {}, title), body);
+  return el("section", {}, el("h3", {}, title), body);
 }
 
 export function scrolled(label, head, rows) {
