@@ -25,6 +25,7 @@ from atmo.client.results import (
     Report,
     Status,
     Step,
+    Transfer,
 )
 from atmo.config import Config, load
 
@@ -124,6 +125,10 @@ class SyncClient(Door):
     def models(self) -> Models:
         """Models that the mesh serves."""
         return _run(self.address, calls.models())
+
+    def transfers(self) -> list[Transfer]:
+        """Models on their way to the node and from it, and those that came or went lately."""
+        return _run(self.address, calls.transfers())
 
     def events(self, since: int = 0, *, follow: bool = True) -> Iterator[Event]:
         """What happened at the node after event number `since`, as far as it is kept, and then what happens.

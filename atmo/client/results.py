@@ -222,6 +222,41 @@ class Models(Report):
         return [Model(entry) for entry in self["served"]]
 
 
+class Transfer(Report):
+    """A model on its way to the node or from it, or one that came or went lately."""
+
+    __slots__ = ()
+
+    @property
+    def root(self) -> str:
+        """By which the model is known, whatever it is called."""
+        return str(self["root"])
+
+    @property
+    def model(self) -> str:
+        return str(self["model"])
+
+    @property
+    def direction(self) -> str:
+        """`in` or `out`."""
+        return str(self["direction"])
+
+    @property
+    def state(self) -> str:
+        """`running`, `done` or `failed`."""
+        return str(self["state"])
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, of 1."""
+        total = float(self.get("bytes_total") or 0)
+        return min(1.0, float(self.get("bytes_done", 0)) / total) if total else 0.0
+
+    @property
+    def error(self) -> str:
+        return str(self.get("error") or "")
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, and who gave it how fast.
 

@@ -27,11 +27,20 @@ MEMBERS = {
     "dead": ("dead", "bad"),
     "left": ("left", "plain"),
     "revoked": ("revoked", "bad"),
-    "ejected": ("ejected", "bad"),
+    "ejected": ("put out", "bad"),
+    "readmitted": ("readmitted", "good"),
+    "banned": ("banned", "bad"),
     "unreachable": ("no answer", "doubt"),
     "misbehaved": ("misbehaved", "bad"),
     "equivocated": ("equivocated", "bad"),
     "gap": ("missed some", "doubt"),
+}
+# Events of models that travel: the word for people, how it stands, and the transfer's state that follows.
+TRANSFERS = {
+    "transfer_began": ("fetching", "plain", "running"),
+    "transfer_progress": ("fetching", "plain", "running"),
+    "transfer_done": ("fetched", "good", "done"),
+    "transfer_failed": ("not fetched", "bad", "failed"),
 }
 # Events of requests: the state that follows.
 REQUESTS = {
@@ -78,14 +87,17 @@ class Request:
 
 @dataclass(slots=True)
 class Story:
-    """report: `/api/mesh`, {} before the first; at_s: the node's clock at the newest thing heard; trouble: why nothing
-    is heard, empty while all is well."""
+    """report: `/api/mesh`, {} before the first; transfers: as in `/api/transfers`, by direction and root; total: tokens
+    a second of all nodes; at_s: the node's clock at the newest thing heard; trouble: why nothing is heard, empty while
+    all is well."""
 
     report: Json = field(default_factory=dict)
     events: deque[Json] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
     requests: OrderedDict[str, Request] = field(default_factory=OrderedDict)
     names: dict[str, str] = field(default_factory=dict)
     history: dict[str, deque[float]] = field(default_factory=dict)
+    total: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY_KEPT))
+    transfers: dict[str, Json] = field(default_factory=dict)
     decisions: dict[str, list[str]] = field(default_factory=dict)
     at_s: float = 0.0
     trouble: str = ""
@@ -113,6 +125,15 @@ class Story:
             del self.history[peer]
         for peer, tps in alive.items():
             self.history.setdefault(peer, deque(maxlen=HISTORY_KEPT)).append(tps)
+        self.total.append(sum(alive.values()))
+
+    def moved(self, transfers: list[Json]) -> None:
+        """A look at the transfers."""
+        self.transfers = {f"{each['direction']}/{each['root']}": each for each in transfers}
+        for each in transfers:
+            for source in each.get("sources", ()):
+                if source.get("name"):
+                    self.names.setdefault(source["peer"], source["name"])
 
     def happened(self, event: Json) -> None:
         """An event of the node's journal. Kinds that this version does not know are shown as they are."""
@@ -122,10 +143,22 @@ class Story:
             self.names.setdefault(event["peer"], event["name"])
         if kind in REQUESTS:
             self._request(event, kind)
-        elif kind != "pulse":
+            return
+        if kind in TRANSFERS:
+            self._transfer(event, kind)
+        if kind not in ("pulse", "transfer_progress"):
             self.events.append(event)
             if kind == "gap":
                 self._missed()
+
+    def _transfer(self, event: Json, kind: str) -> None:
+        """Events come more often than looks."""
+        key = f"{event['direction']}/{event['root']}"
+        known = self.transfers.get(key, {"sources": [], "eta_s": None, "error": ""})
+        facts = {name: value for name, value in event.items() if name not in ("seq", "at_s", "event", "detail")}
+        self.transfers[key] = {**known, **facts, "state": TRANSFERS[kind][2]}
+        if kind == "transfer_failed":
+            self.transfers[key]["error"] = event.get("detail", "")
 
     def _missed(self) -> None:
         """How running requests ended is not known; if one still runs, its end will be told."""
