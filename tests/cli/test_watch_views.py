@@ -252,6 +252,25 @@ def test_a_request_whose_end_was_missed_does_not_run_for_ever() -> None:
     assert "its end was missed" in frame(story, View(page="requests"), 140, 40).text
 
 
+def test_answers_too_short_for_a_look_are_seen_in_the_speed() -> None:
+    """A node rests at every look, and answers in between: what was written counts, a long answer by its own speed."""
+    story = demo.story(3)
+    resting = {**story.report, "nodes": [{**node, "tps": 0.0} for node in story.nodes]}
+    story.seen(resting)
+    at = {"seq": 90, "at_s": demo.AT_S, "capability": "atmo:chat:x", "name": "", "detail": ""}
+    for request, tokens, total_s in (("a", 30, 0.2), ("b", 900, 30.0)):
+        story.happened({**at, "event": "asked", "request_id": request, "peer": demo.peer(1)})
+        story.happened({**at, "event": "answered", "request_id": request, "peer": demo.peer(1),
+                        "output_tokens": tokens, "total_s": total_s})  # fmt: skip
+    story.happened({**at, "event": "serving", "request_id": "c", "peer": demo.peer(1)})
+    story.happened({**at, "event": "served", "request_id": "c", "peer": demo.peer(1), "output_tokens": 7})
+    story.seen(resting)
+    assert (story.tps(demo.peer(1)), story.tps(demo.peer(0))) == (60.0, 7.0)
+    assert "67 tok/s" in frame(story, View(), 80, 24).text
+    story.seen(resting)
+    assert story.total[-1] == 0.0
+
+
 def test_a_transfer_goes_on_between_two_looks() -> None:
     """Events say how far it is, and are not listed one by one; what it has from whom comes with the next look."""
     story = demo.story(3)

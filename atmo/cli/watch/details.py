@@ -47,8 +47,9 @@ def help_lines() -> list[Words]:
     made += [
         [],
         [("TOK/S", BOLD), ("  output tokens a second at present: requests being answered times the usual", DIM)],
+        [("       speed of one, as the node tells, or what was seen of it if that is more;", DIM)],
     ]
-    return [*made, [("       speed of one, as the node tells; beside it, the last minute.", DIM)]]
+    return [*made, [("       beside it, the last minute.", DIM)]]
 
 
 def lines(kind: str, key: str, story: Story) -> list[Words]:

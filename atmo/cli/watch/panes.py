@@ -52,7 +52,7 @@ def _latency(node: Entry, story: Story, width: int) -> Cell:
 
 
 def _speed(node: Entry, story: Story, width: int) -> Cell:
-    tps = node.get("tps", 0.0)
+    tps = story.tps(node["peer"])
     return Cell(f"{tps:.0f}" if tps else "-", PLAIN if tps else DIM)
 
 
@@ -88,7 +88,7 @@ NODES = Pane(
         Column("MODE", 11, 11, _mode, lambda n, s: n.get("mode", "")),
         Column("LOAD", 6, 16, _load, lambda n, s: -share(n)),
         Column("LATENCY", 7, 8, _latency, lambda n, s: n["rtt_ms"] if n.get("rtt_ms") is not None else 1e9, right=True),
-        Column("TOK/S", 5, 6, _speed, lambda n, s: -n.get("tps", 0.0), right=True),
+        Column("TOK/S", 5, 6, _speed, lambda n, s: -s.tps(n["peer"]), right=True),
         Column("", 9, 30, _history),
         Column("OFFERS", 16, 40, _offers, lambda n, s: -len(n.get("capabilities", ())), wide=100),
         Column("LABELS", 12, 99, _labels, lambda n, s: " ".join(n["labels"].values()) or "~"),

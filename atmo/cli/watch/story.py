@@ -101,6 +101,7 @@ class Story:
     decisions: dict[str, list[str]] = field(default_factory=dict)
     at_s: float = 0.0
     trouble: str = ""
+    _written: dict[str, float] = field(default_factory=dict)  # tokens a second of answers since the last look
 
     @property
     def nodes(self) -> list[Json]:
@@ -112,20 +113,33 @@ class Story:
         """This node's name."""
         return next((str(node["name"]) for node in self.report.get("nodes", ()) if node["self"]), "?")
 
+    @property
+    def _own_peer(self) -> str:
+        return next((str(node["peer"]) for node in self.report.get("nodes", ()) if node["self"]), "")
+
     def name(self, peer: str) -> str:
         return self.names.get(peer) or (f"…{peer[-8:]}" if peer else "")
 
     def seen(self, report: Json) -> None:
-        """A look at the mesh."""
+        """A look at the mesh. A node's speed is what it tells, or what was seen since the last look if that is more:
+        a short answer begins and ends between two looks."""
         self.report = report
         for node in self.nodes:
             self.names[node["peer"]] = node["name"]
-        alive = {node["peer"]: float(node["tps"]) for node in report["nodes"]}
+        alive = {
+            node["peer"]: max(float(node["tps"]), self._written.get(node["peer"], 0.0)) for node in report["nodes"]
+        }
+        self._written.clear()
         for peer in self.history.keys() - alive.keys():
             del self.history[peer]
         for peer, tps in alive.items():
             self.history.setdefault(peer, deque(maxlen=HISTORY_KEPT)).append(tps)
         self.total.append(sum(alive.values()))
+
+    def tps(self, peer: str) -> float:
+        """Tokens a second at present, about."""
+        history = self.history.get(peer)
+        return history[-1] if history else 0.0
 
     def moved(self, transfers: list[Json]) -> None:
         """A look at the transfers."""
@@ -178,5 +192,8 @@ class Story:
         request.first_s = event.get("first_s", 0.0)
         if request.state != "running":
             request.total_s = event.get("total_s", max(0.0, float(event["at_s"]) - request.at_s))
+        if request.state == "answered":
+            who = request.peers[-1] if ours else self._own_peer
+            self._written[who] = self._written.get(who, 0.0) + request.tokens / max(1.0, request.total_s)
         while len(self.requests) > REQUESTS_KEPT:
             self.requests.popitem(last=False)
