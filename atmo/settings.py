@@ -130,8 +130,6 @@ def _plain(value: Any) -> Any:
 
 
 def _unknown(name: str, known: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
-        each for each in known if each.rpartition(".")[2] == name
-    ]
+    near = [each for each in known if each.rpartition(".")[2] == name] or difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else "See all: atmo config --all"
     return ConfigError(f"There is no setting {name!r}.", hint=hint)

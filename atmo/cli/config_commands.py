@@ -112,7 +112,7 @@ def path(home: str | None, file: str | None, *, as_json: bool) -> None:
         output.console().print(Text(str(place)), soft_wrap=True)
 
 
-def edit(home: str | None, file: str | None) -> None:
+def edit(home: str | None, file: str | None, *, as_json: bool) -> None:
     place = _file(home, file)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
@@ -126,7 +126,7 @@ def edit(home: str | None, file: str | None) -> None:
         raise ConfigError(f"{place} cannot be edited: {exc.strerror}.", hint="Use --home or --config.") from exc
     if code != 0:
         raise AtmoError(f"The editor ended with exit code {code}.", hint="The file is as it left it.")
-    check(home, file, as_json=False)
+    check(home, file, as_json=as_json)
 
 
 def check(home: str | None, file: str | None, *, as_json: bool) -> None:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 # What takes longer than this says what it is doing.
 PATIENCE_S = 0.7
 
+
+class _Console(Console):
+    """Rich ends the program with 1 when whoever reads has enough; that is for `running` to decide."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 _consoles: dict[str, Console] = {}
 
 # All that steers a terminal and is no character: C0 and C1 but line feed and tab.
@@ -29,12 +37,12 @@ _CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
 
 def console() -> Console:
     """Standard output; rich leaves colours out when it is no terminal or NO_COLOR is set."""
-    return _consoles.setdefault("out", Console(highlight=False))
+    return _consoles.setdefault("out", _Console(highlight=False))
 
 
 def aside() -> Console:
     """Standard error, for what is said about an answer rather than in it."""
-    return _consoles.setdefault("aside", Console(stderr=True, highlight=False))
+    return _consoles.setdefault("aside", _Console(stderr=True, highlight=False))
 
 
 def to_people() -> bool:

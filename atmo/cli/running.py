@@ -25,7 +25,7 @@ def run(app: Any) -> NoReturn:
     code = 0
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = _run(app)
+        code = execute(app)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -33,13 +33,13 @@ def run(app: Any) -> NoReturn:
         _mute(sys.stdout)
     except OSError as exc:  # the disk, or whatever standard output is, is full
         _mute(sys.stdout)
-        code = _fail(AtmoError(f"The output could not be written: {exc.strerror}."))
+        code = _fail(AtmoError(f"The output could not be written: {exc.strerror}."), as_json=False)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)
 
 
-def _run(app: Any) -> int:
+def execute(app: Any) -> int:
     """The command's exit code; errors in the writing of its output are left to the caller."""
     try:
         return int(app(standalone_mode=False) or 0)
@@ -95,15 +95,15 @@ def _bug(exc: Exception) -> AtmoError:
     )
 
 
-def _fail(error: AtmoError) -> int:
+def _fail(error: AtmoError, *, as_json: bool | None = None) -> int:
+    """Say it, as JSON where that was asked for and not decided otherwise. Returns the exit code."""
     from atmo.cli import output
 
     try:
-        code = output.fail_json(error) if "--json" in sys.argv else output.fail(error)
+        return output.fail_json(error) if as_json is not False and "--json" in sys.argv else output.fail(error)
     except OSError:
         _mute(sys.stdout)
-        code = error.exit_code
-    return code
+        return error.exit_code
 
 
 def _open_streams() -> None:

@@ -55,6 +55,10 @@ def transfers() -> Call[list[Transfer]]:
     return _get("/api/transfers", lambda told: [Transfer(each) for each in told.get("transfers", ())])
 
 
+def fetch(model: str) -> Call[Report]:
+    return _post("/api/fetch", {"model": model}, Report)
+
+
 def members() -> Call[Report]:
     return _get("/api/members", Report)
 

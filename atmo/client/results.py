@@ -264,6 +264,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     likeliest first, with their probabilities. finish: `stop`, `length` or `tool_calls`. first_s, total_s: from the
     question to the first word and to the end; decode_s: of writing, as the engine measured it. retries: why it had to
     be asked of another node; resumed: an answer that had begun went on there. decision: why it went where it went.
+    plan, receipt: of a private request, what would have to come before it can be answered, and the proof of where it
+    was; empty for others.
     """
 
     text: str = ""
@@ -284,6 +286,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     retries: tuple[str, ...] = ()
     resumed: bool = False
     decision: Decision = msgspec.field(default_factory=Decision)
+    plan: Report = msgspec.field(default_factory=Report)
+    receipt: Report = msgspec.field(default_factory=Report)
 
     @property
     def tps(self) -> float:
@@ -299,7 +303,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return self.text
 
 
-_DONE = frozenset(Answer.__struct_fields__) - {"text", "vector", "labels", "retries", "resumed", "decision"}
+_TOLD = {"route": "decision", "plan": "plan", "receipt": "receipt"}
+_DONE = frozenset(Answer.__struct_fields__) - {"text", "vector", "labels", "retries", "resumed", *_TOLD.values()}
 
 
 class Gathering:
@@ -315,8 +320,8 @@ class Gathering:
     def add(self, step: Step) -> None:
         kind = step.kind
         self._text.append(step.text)
-        if kind == "route":
-            self._facts["decision"] = Decision(step)
+        if kind in _TOLD:
+            self._facts[_TOLD[kind]] = Decision(step) if kind == "route" else Report(step)
         elif kind == "vector":
             self._facts["vector"] = tuple(step["vector"])
         elif kind == "labels":

@@ -94,6 +94,10 @@ class Client(Door):
         """Models on their way to the node and from it, and those that came or went lately."""
         return await _run(self.address, calls.transfers())
 
+    async def fetch(self, model: str) -> Report:
+        """Begin to fetch a model from peers; `transfers` says how far it is. On the node's machine only."""
+        return await _run(self.address, calls.fetch(model))
+
     async def events(self, since: int = 0, *, follow: bool = True) -> AsyncGenerator[Event, None]:
         """What happened at the node after event number `since`, as far as it is kept, and then what happens.
 

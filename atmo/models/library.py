@@ -104,7 +104,7 @@ def local_models(home: Path) -> tuple[list[LocalModel], list[str]]:
     stored = store.models()
     kept = {_identity(model.path) for model in stored}
     loose = [path for path in sorted((home / "models").glob("*.gguf")) if is_first(path.name)]
-    makers = [partial(_from_store, model) for model in stored]
+    makers = [partial(from_store, model) for model in stored]
     makers += [partial(_from_file, path) for path in loose if _identity(path) not in kept]
     for make in makers:
         try:
@@ -127,7 +127,7 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
         if path.is_file():
             return _from_file(path)
     with suppress(ModelNotFound):
-        return _from_store(Store(home / "models" / "store").find(name_or_path))
+        return from_store(Store(home / "models" / "store").find(name_or_path))
     if "/" in name_or_path or name_or_path.endswith(".gguf"):
         raise ModelNotFound(f"There is no model file {name_or_path}.", hint="Check the path.")
     known = [model.name for model in local_models(home)[0]]
@@ -140,7 +140,7 @@ def _from_file(path: Path) -> LocalModel:
     return _gguf(path, whole_name(path.name).lower(), read_gguf(path))
 
 
-def _from_store(model: StoredModel) -> LocalModel:
+def from_store(model: StoredModel) -> LocalModel:
     """Raises ModelInvalid for one that is no use to any engine here."""
     is_gguf = model.path != model.folder
     made = _gguf(model.path, model.name, read_gguf(model.path)) if is_gguf else _folder(model)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from atmo.cli.grammar import completion
-from atmo.cli.grammar.options import AsJson, ConfigFile, Home
+from atmo.cli.grammar.options import AsJson, ConfigFile, Home, before_command
 
 app = typer.Typer(help="Settings and where each comes from. Without a command: a table of them.")
 
@@ -28,7 +28,7 @@ def config(
     as_json: AsJson = False,
 ) -> None:
     """Settings and where each comes from. Without a command: a table of them."""
-    if context.invoked_subcommand is None:
+    if before_command(context, all=every, home=home, config=config, json=as_json):
         from atmo.cli import config_commands
 
         config_commands.show(home, config, every=every, as_json=as_json)
@@ -88,11 +88,11 @@ def path(home: Home = None, config: ConfigFile = None, as_json: AsJson = False) 
 
 
 @app.command("edit")
-def edit(home: Home = None, config: ConfigFile = None) -> None:
+def edit(home: Home = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Open the configuration file in $VISUAL or $EDITOR, then check it."""
     from atmo.cli import config_commands
 
-    config_commands.edit(home, config)
+    config_commands.edit(home, config, as_json=as_json)
 
 
 @app.command("check")

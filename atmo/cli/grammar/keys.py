@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from atmo.cli.grammar import completion
-from atmo.cli.grammar.options import AsJson, Home
+from atmo.cli.grammar.options import AsJson, Home, before_command
 
 app = typer.Typer(help="Keys for the HTTP API on this machine's nodes. Without a command: a table of them.")
 
@@ -15,7 +15,7 @@ app = typer.Typer(help="Keys for the HTTP API on this machine's nodes. Without a
 @app.callback(invoke_without_command=True)
 def keys(context: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
     """Keys for the HTTP API on this machine's nodes. Without a command: a table of them."""
-    if context.invoked_subcommand is None:
+    if before_command(context, home=home, json=as_json):
         from atmo.cli import keys_commands
 
         keys_commands.show(home, as_json=as_json)

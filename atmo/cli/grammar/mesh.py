@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from atmo.cli.grammar import completion
-from atmo.cli.grammar.options import AsJson, Home, NodeName
+from atmo.cli.grammar.options import AsJson, Home, NodeName, before_command
 
 app = typer.Typer(help="The nodes of the mesh and what they offer. Without a command: a table of them.")
 
@@ -15,7 +15,7 @@ app = typer.Typer(help="The nodes of the mesh and what they offer. Without a com
 @app.callback(invoke_without_command=True)
 def mesh(context: typer.Context, node: NodeName = "", as_json: AsJson = False) -> None:
     """The nodes of the mesh and what they offer. Without a command: a table of them."""
-    if context.invoked_subcommand is None:
+    if before_command(context, node=node, json=as_json):
         from atmo.cli import mesh_commands
 
         mesh_commands.show(node, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from atmo.cli.grammar import completion
-from atmo.cli.grammar.options import AsJson, ConfigFile, Home, NodeHome, NodeName, pairs
+from atmo.cli.grammar.options import AsJson, ConfigFile, Home, NodeHome, NodeName, before_command, pairs
 
 app = typer.Typer(help="Start, stop and look at the nodes on this machine. Without a command: how the node is.")
 
@@ -15,7 +15,7 @@ app = typer.Typer(help="Start, stop and look at the nodes on this machine. Witho
 @app.callback(invoke_without_command=True)
 def node(context: typer.Context, node: NodeName = "", as_json: AsJson = False) -> None:
     """Start, stop and look at the nodes on this machine. Without a command: how the node is."""
-    if context.invoked_subcommand is None:
+    if before_command(context, node=node, json=as_json):
         from atmo.cli import node_commands
 
         node_commands.status(node, as_json=as_json)

@@ -93,6 +93,23 @@ Seed = Annotated[int, typer.Option(min=-1, help="For repeatable variety; -1 for 
 Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds until the request is given up.", metavar="SECONDS")]
 
 
+def before_command(context: typer.Context, **given: Any) -> bool:
+    """Is the group itself meant, without a command? Raises UsageError for its options before a command: they would
+    be without effect."""
+    if context.invoked_subcommand is None:
+        return True
+    for name, value in given.items():
+        if value:
+            from atmo.errors import UsageError
+
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} stands before the command.",
+                hint=f"Write it behind: {context.command_path} {context.invoked_subcommand} {option}",
+            )
+    return False
+
+
 def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
     """`["residency=eu"]` -> `{"residency": "eu"}`. Raises ConfigError."""
     from atmo.config import parse_labels

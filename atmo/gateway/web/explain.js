@@ -2,6 +2,7 @@
 
 import { el, foreign, name } from "./dom.js";
 import { count, duration, finite, number, percent, short } from "./format.js";
+import { story } from "./story.js";
 
 /** decision: what `/api/requests/{id}`, `/api/route` or a reply's `atmo.decision` tells. */
 export function explanation(decision) {
@@ -43,15 +44,15 @@ const TERMS = [
 function candidates({ chosen, runners = [] }) {
   const all = [chosen, ...runners];
   const most = Math.max(...all.map((one) => (finite(one.potential_s) ? one.potential_s : 0)), 1e-9);
-  const head = el("tr", {}, el("th", { scope: "col" }, "Node"), TERMS.map(([title, , about]) => el("th", { scope: "col", class: "num", title: about }, title)), el("th", { scope: "col" }, "Expected"), el("th", { scope: "col" }, "Why"));
+  const head = el("tr", {}, ["Node", "Why", "Expected"].map((title) => el("th", { scope: "col" }, title)), TERMS.map(([title, , about]) => el("th", { scope: "col", class: "num", title: about }, title)));
   const rows = all.map((one, at) =>
     el(
       "tr",
       { class: at ? null : "chosen" },
       el("th", { scope: "row" }, name(one.node)),
-      TERMS.map(([, shown]) => el("td", { class: "num" }, shown(one))),
+      el("td", { class: "reason" }, at ? foreign(one.why, 400) : "chosen"),
       el("td", {}, bar(one.potential_s / most), " ", duration(one.potential_s)),
-      el("td", {}, at ? foreign(one.why, 400) : "chosen"),
+      TERMS.map(([, shown]) => el("td", { class: "num" }, shown(one))),
     ),
   );
   return titled(`Nodes that could answer with ${foreign(short(chosen.capability), 60)}`, scrolled("Candidates", head, rows));
@@ -93,9 +94,9 @@ function reasons(title, pairs) {
   return titled(title, el("dl", { class: "pairs" }, pairs.map(([what, why]) => [el("dt", {}, name(what)), el("dd", {}, foreign(why, 400))])));
 }
 
-function alternative(one, decision) {
-  const known = (decision.runners ?? []).find((runner) => runner.peer === one.peer);
-  return `${known ? foreign(known.node) : `…${String(one.peer).slice(-8)}`} with ${short(one.capability)}`;
+function alternative([peer, capability], { runners = [] }) {
+  const known = runners.find((runner) => runner.peer === peer);
+  return `${foreign(known?.node ?? story.nameOf(peer))} with ${foreign(short(capability))}`;
 }
 
 function titled(title, body) {

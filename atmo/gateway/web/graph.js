@@ -4,8 +4,10 @@
 import { follow, foreign, setText, svg } from "./dom.js";
 import { STATES } from "./story.js";
 
-const WIDTH = 760;
-const HEIGHT = 420;
+// Of the picture, in its own units: the same aspect as the place it has.
+const WIDE = [760, 420];
+const NARROW = [400, 360];
+const NARROW_PX = 560;
 const RING = 18;
 const LABELS = 40;
 const FLIGHT_MS = 900;
@@ -16,13 +18,15 @@ export class Graph {
     this.links = svg("g", { class: "links" });
     this.flights = svg("g", { class: "flights" });
     this.nodes = svg("g", { class: "nodes" });
-    this.view = svg("svg", { class: "graph", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": "Nodes and links" }, this.links, this.flights, this.nodes);
+    this.view = svg("svg", { class: "graph", role: "img", "aria-label": "Nodes and links" }, this.links, this.flights, this.nodes);
     this.at = new Map();
   }
 
   draw(report) {
     const all = [...report.nodes, ...report.dead];
-    this.at = places(all);
+    const size = this.view.parentElement.clientWidth < NARROW_PX ? NARROW : WIDE;
+    this.view.setAttribute("viewBox", `0 0 ${size.join(" ")}`);
+    this.at = places(all, size);
     const some = all.length <= LABELS;
     follow(this.nodes, all, (node) => node.peer, (node) => this.#make(node), (shape, node) => this.#move(shape, node, some));
     const links = linksOf(report, all);
@@ -83,15 +87,15 @@ function share(node) {
 }
 
 /** Rings around this node: the linked first, then the others, as many on each as there is room for. */
-function places(all) {
+function places(all, [width, height]) {
   const rank = { self: 0, linked: 1, suspect: 2, lost: 2, dead: 3, known: 4 };
   const order = [...all].sort((a, b) => (rank[a.state] ?? 5) - (rank[b.state] ?? 5) || (a.peer < b.peer ? -1 : 1));
   const at = new Map();
   const others = order.filter((node) => node.state !== "self");
   const self = order.find((node) => node.state === "self");
-  const pair = others.length === 1 ? WIDTH / 6 : 0; // two are beside each other
-  if (self) at.set(self.peer, { x: WIDTH / 2 - pair, y: HEIGHT / 2 - 8, size: others.length ? 22 : 30 });
-  if (pair) at.set(others[0].peer, { x: WIDTH / 2 + pair, y: HEIGHT / 2 - 8, size: 18 });
+  const pair = others.length === 1 ? width / 6 : 0; // two are beside each other
+  if (self) at.set(self.peer, { x: width / 2 - pair, y: height / 2 - 8, size: others.length ? 22 : 30 });
+  if (pair) at.set(others[0].peer, { x: width / 2 + pair, y: height / 2 - 8, size: 18 });
   if (pair) return at;
   const rings = ringsOf(others.length);
   let next = 0;
@@ -100,7 +104,7 @@ function places(all) {
     for (let seat = 0; seat < room; seat += 1, next += 1) {
       const turn = -Math.PI / 2 + (2 * Math.PI * (seat + ring * 0.5)) / room + (room === 2 ? Math.PI / 2 : 0);
       const size = others.length <= RING ? 16 : others.length <= 60 ? 9 : 6;
-      at.set(others[next].peer, { x: round(WIDTH / 2 + (WIDTH / 2 - 70) * far * Math.cos(turn)), y: round(HEIGHT / 2 - 8 + (HEIGHT / 2 - 50) * far * Math.sin(turn)), size });
+      at.set(others[next].peer, { x: round(width / 2 + (width / 2 - 70) * far * Math.cos(turn)), y: round(height / 2 - 8 + (height / 2 - 50) * far * Math.sin(turn)), size });
     }
   });
   return at;

@@ -17,6 +17,10 @@ onKeyWanted(askForKey);
 startDrawer();
 startChat();
 const views = { chat: () => {}, mesh: startMesh(), models: startModels(), requests: startRequests() };
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address says which section is shown
+  byId("main").focus();
+});
 addEventListener("hashchange", () => go(true));
 go(false);
 startTheme();

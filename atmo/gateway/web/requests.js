@@ -64,15 +64,18 @@ function draw() {
 }
 
 function requestRow(one) {
-  const cells = ["", "", "wide-only", "num wide-only", "num wide-only", "num"].map((kind) => el("td", { class: kind || null }));
-  return el("tr", {}, el("th", { scope: "row" }, el("a", { href: `#/requests/${encodeURIComponent(one.key)}` }, clock(one.at))), cells);
+  const state = el("td", {}, el("span", { "aria-hidden": "true" }), el("span", { class: "word-of-state" }));
+  const cells = ["", "wide-only", "num wide-only", "num wide-only", "num"].map((kind) => el("td", { class: kind || null }));
+  return el("tr", {}, el("th", { scope: "row" }, el("a", { href: `#/requests/${encodeURIComponent(one.key)}` }, clock(one.at))), state, cells);
 }
 
 function showRow(row, one) {
   const [, state, way, capability, tokens, first, took] = row.children;
   row.dataset.state = one.state;
   row.classList.toggle("chosen", one.key === opened);
-  setText(state, `${MARKS[one.state]} ${one.state}`);
+  setText(state.firstChild, MARKS[one.state]);
+  setText(state.lastChild, ` ${one.state}`);
+  state.title = one.state;
   const shown = plainWay(one);
   if (way.dataset.shown !== shown) {
     way.dataset.shown = shown;
@@ -84,10 +87,11 @@ function showRow(row, one) {
   setText(took, duration(one.totalS));
 }
 
-/** `laptop → attic ✗ → desk`: attic was asked first and did not answer. */
+/** `laptop → attic ✗ → desk`: attic was asked first and did not answer. What a node answers itself goes nowhere. */
 function stationsOf(one) {
   const own = foreign(story.own?.name ?? "here", 40);
   const names = one.peers.map((peer) => foreign(story.nameOf(peer), 40));
+  if (one.ours && one.peers.length === 1 && one.peers[0] === story.own?.peer) return [own];
   return one.ours ? [own, ...names] : [...names, own];
 }
 
