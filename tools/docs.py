@@ -1,5 +1,5 @@
-"""docs/cli.md from the program's own help, docs/configuration.md from its settings. `python -m tools.docs` writes them,
-`--check` says if they are up to date."""
+"""docs/cli.md from the program's own help, and other pages from its settings and metrics. `python -m tools.docs` writes
+them, `--check` says if they are up to date."""
 
 from __future__ import annotations
 
@@ -50,9 +50,13 @@ def reference() -> str:
 
 def pages() -> dict[str, str]:
     """Every page that is written from the program."""
-    from tools import configuration
+    from tools import configuration, metrics
 
-    return {"cli.md": reference(), "configuration.md": configuration.reference()}
+    return {
+        "cli.md": reference(),
+        "configuration.md": configuration.reference(),
+        "metrics.md": metrics.reference(),
+    }
 
 
 def main() -> int:
