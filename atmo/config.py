@@ -15,6 +15,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,13 @@ class GatewaySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     audit_rows: int = 200_000  # about 50 MB
 
 
+class ModelsSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """quota_gb: what the store of models may take on the disk, in 10^9 bytes, 0 for no limit; when a model comes, those
+    that were not used for the longest time make room, never a pinned one or one in use."""
+
+    quota_gb: float = 0.0
+
+
 class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """level: `debug`, `info`, `warning` or `error`; json: one JSON object a line instead of text."""
 
@@ -200,6 +208,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     discovery: DiscoverySection = DiscoverySection()
     inference: InferenceSection = InferenceSection()
     gateway: GatewaySection = GatewaySection()
+    models: ModelsSection = ModelsSection()
     log: LogSection = LogSection()
     serve: tuple[ServeSection, ...] = (ServeSection(model="atmo-nano"),)
     runtimes: tuple[RuntimeSection, ...] = ()
@@ -213,6 +222,15 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def root_key(self) -> Path:
         """The key of the user's own mesh, shared by all nodes of this user on this machine."""
         return self.home / "mesh" / "root.key"
+
+    @property
+    def model_files(self) -> Path:
+        """Where a user puts GGUF files, shared by all nodes of this user on this machine; the store lies in it."""
+        return self.home / "models"
+
+    @property
+    def model_store(self) -> Path:
+        return self.model_files / "store"
 
     @property
     def api_keys(self) -> Path:
@@ -235,9 +253,38 @@ _SECTIONS: dict[str, type[Section]] = {
     "discovery": DiscoverySection,
     "inference": InferenceSection,
     "gateway": GatewaySection,
+    "models": ModelsSection,
     "log": LogSection,
 }
 _LISTS: dict[str, type[Section]] = {"serve": ServeSection, "runtimes": RuntimeSection}
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What was set where, before it is put together and checked. sources: name -> section -> key -> value, the later
+    ones beat the earlier ones; file: the configuration file, which need not be there."""
+
+    home: Path
+    runtime: Path
+    file: Path
+    sources: dict[str, dict[str, Any]]
+
+
+def layers(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, file: Path | None = None
+) -> Layers:
+    """Read every source. Raises ConfigError for names that are not known."""
+    environ = os.environ if environ is None else environ
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    home = _folder(given.pop("home", None) or environ.get("ATMO_HOME") or "~/.atmo")
+    runtime = _folder(given.pop("runtime", None) or environ.get("ATMO_RUNTIME") or _default_runtime(environ))
+    file, wanted = _which_file(file, environ, home)
+    from_environment: dict[str, Any] = {}
+    from_flags: dict[str, Any] = {}
+    from_file = _read_toml(file, wanted)
+    merge_environment(from_environment, environ, _SECTIONS)
+    _merge_flags(from_flags, given)
+    return Layers(home, runtime, file, {"file": from_file, "environment": from_environment, "flag": from_flags})
 
 
 def load(
@@ -247,20 +294,27 @@ def load(
 
     Raises ConfigError that names the key, where it stands, and the nearest known one.
     """
-    environ = os.environ if environ is None else environ
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    home = _folder(given.pop("home", None) or environ.get("ATMO_HOME") or "~/.atmo")
-    runtime = _folder(given.pop("runtime", None) or environ.get("ATMO_RUNTIME") or _default_runtime(environ))
-    file, wanted = _which_file(file, environ, home)
-    settings = _read_toml(file, wanted)
-    merge_environment(settings, environ, _SECTIONS)
-    _merge_flags(settings, given)
+    return settle(layers(flags, environ, file))
+
+
+def settle(read: Layers) -> Config:
+    """Put the layers together and check the outcome. Raises ConfigError."""
+    settings: dict[str, Any] = {}
+    for source in read.sources.values():
+        for name, value in source.items():
+            settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
     try:
-        config = msgspec.convert({**settings, "home": home, "runtime": runtime}, Config, dec_hook=_as_path)
+        config = msgspec.convert({**settings, "home": read.home, "runtime": read.runtime}, Config, dec_hook=_as_path)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"The configuration is not right: {_readable(exc)}.", hint=f"Look into {file}.") from exc
+        raise ConfigError(f"The configuration is not right: {_readable(exc)}.", hint=f"Look into {read.file}.") from exc
     _check(config)
     return config
+
+
+def config_file(home: str | None = None, file: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the configuration file is, or would be, even if nothing in it is right."""
+    environ = os.environ if environ is None else environ
+    return _which_file(file, environ, _folder(home or environ.get("ATMO_HOME") or "~/.atmo"))[0]
 
 
 def _which_file(file: Path | None, environ: Mapping[str, str], home: Path) -> tuple[Path, bool]:
@@ -357,6 +411,8 @@ def _check(config: Config) -> None:
     ):
         if value < least:
             raise ConfigError(f"inference.{name} = {value} is too small.", hint=f"Use {least} or more.")
+    if not 0 <= config.models.quota_gb < 1e9:
+        raise ConfigError(f"models.quota_gb = {config.models.quota_gb} is no size.", hint="Use 0 for no limit.")
     for runtime in config.runtimes:
         _check_runtime(runtime)
 

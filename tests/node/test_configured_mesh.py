@@ -104,6 +104,7 @@ def test_commands_that_the_next_start_would_undo_are_refused(environ: dict[str, 
 @pytest.mark.parametrize("heartbeat_s", [0.1, 0.5, 30.0])
 def test_a_heartbeat_sets_the_pace_of_the_links(heartbeat_s: float) -> None:
     timing = LinkTiming.with_heartbeat(heartbeat_s)
-    assert (timing.ping_s, timing.timeout_s) == (heartbeat_s, pytest.approx(3 * heartbeat_s))
+    assert timing.ping_s == heartbeat_s
+    assert timing.timeout_s == pytest.approx(3 * heartbeat_s)
     assert timing.zmtp_timeout_s >= timing.timeout_s
     assert LinkTiming.with_heartbeat(0.5) == LinkTiming()
