@@ -1,6 +1,6 @@
 """docs/cli.md from the program's own help, docs/json.md from the types in atmo/cli/shapes.py, docs/configuration.md
-from its settings, docs/metrics.md from its metrics. `python -m tools.docs` writes them, `--check` says if they are up to
-date."""
+from its settings, docs/metrics.md from its metrics. `python -m tools.docs` writes them, `--check` says if they are up
+to date."""
 
 from __future__ import annotations
 
