@@ -93,10 +93,21 @@ class Cluster:
         os.kill(self.pids.pop(name), signal.SIGKILL)
 
     def stop_all(self) -> None:
-        for card in running_nodes(load()):
+        cards = running_nodes(load())
+        for card in cards:
             os.kill(card.pid, signal.SIGTERM)
         eventually(lambda: not running_nodes(load()), "all nodes are gone")
+        for card in cards:  # a node takes its card away before it has closed its files
+            eventually(lambda pid=card.pid: not alive(pid), "its process has ended")  # type: ignore[misc]
         eventually(lambda: not _workers(), "all workers are gone")
+
+
+def alive(pid: int) -> bool:
+    """A zombie is as good as gone: nobody looks after it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _workers() -> list[int]:
