@@ -404,7 +404,7 @@ class Revoked(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: str
 
 
-class LocalModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelFacts(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model on this machine. context, parameters: 0 where not known; embedded: it comes with atmo."""
 
     name: str
@@ -413,24 +413,143 @@ class LocalModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context: int
     parameters: int
     quantisation: str
+    architecture: str
+    licence: str
+    description: str
     embedded: bool
     path: str
 
 
+class LocalModel(ModelFacts, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """And what the store knows of it. root, source: empty for one that is no part of the store."""
+
+    root: str
+    pinned: bool
+    shared: bool
+    source: str
+
+
+class ModelFile(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    path: str
+    size_bytes: int
+
+
+class StoredModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model in the store. root: hex; done_bytes: less than size_bytes for one on its way; folder: where its files
+    lie; added_s, used_s: since 1970; only: labels of the nodes that it is given to, empty for all."""
+
+    name: str
+    root: str
+    size_bytes: int
+    done_bytes: int
+    files: list[ModelFile]
+    folder: str
+    source: str
+    added_s: float
+    used_s: float
+    pinned: bool
+    shared: bool
+    only: dict[str, str]
+
+
+class BegunModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model on its way. name: or where it comes from; size_bytes: 0 where not known."""
+
+    name: str
+    size_bytes: int
+    done_bytes: int
+
+
 class ServedModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A capability in the mesh. nodes: names of those that offer it."""
+    """A capability in the mesh. examples: some of what it is asked; nodes: names of those that offer it."""
 
     id: str
+    type: str
     model: str
+    description: str
+    examples: list[str]
     nodes: list[str]
 
 
 class Models(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """served: empty where no node runs; problems: files that look like models and cannot be used."""
+    """partial: on their way; served: empty where no node runs; problems: files that look like models and cannot be
+    used."""
 
     local: list[LocalModel]
+    partial: list[BegunModel]
     served: list[ServedModel]
     problems: list[str]
+
+
+class OneStored(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    model: StoredModel
+
+
+class Imported(OneStored, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """new: false where the same bytes were here already."""
+
+    new: bool
+
+
+class Pulled(Imported, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """source: `peers`, `hub`, `url` or `file`, empty where it was here already; fetched_bytes: of it that came now."""
+
+    source: str = msgspec.field(name="from")
+    fetched_bytes: int
+    seconds: float
+
+
+class Inspected(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """stored: null for one that is no part of the store; model: null for one that no engine here runs."""
+
+    stored: StoredModel | None
+    model: ModelFacts | None
+
+
+class RemovedModels(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    removed: list[StoredModel]
+
+
+class Collected(RemovedModels, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """quota_bytes: 0 for none; fits: the store takes no more than that; dry_run: nothing was removed."""
+
+    freed_bytes: int
+    used_bytes: int
+    quota_bytes: int
+    fits: bool
+    dry_run: bool
+
+
+class VerifiedModel(StoredModel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """bad: paths of files that are not what the root names."""
+
+    bad: list[str]
+
+
+class Verified(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    verified: list[VerifiedModel]
+
+
+class SeedOfModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node that gives a model away. complete: false while it has a part of it only."""
+
+    root: str
+    model: str
+    size_bytes: int
+    complete: bool
+    only: dict[str, str]
+    peer: str
+    node: str
+
+
+class Whereabouts(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """model: as it was asked for; here: in the store, also in part; seeds: empty where no node runs; loose: a model of
+    this machine that is no part of the store, null where the others say where it is."""
+
+    model: str
+    here: list[StoredModel]
+    seeds: list[SeedOfModel]
+    loose: ModelFacts | None
 
 
 class Spread(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -618,6 +737,15 @@ COMMANDS: dict[str, type[Shape]] = {
     "mesh revoke": Revoked,
     "models": Models,
     "models list": Models,
+    "models import": Imported,
+    "models pull": Pulled,
+    "models inspect": Inspected,
+    "models rm": RemovedModels,
+    "models gc": Collected,
+    "models verify": Verified,
+    "models share": OneStored,
+    "models pin": OneStored,
+    "models where": Whereabouts,
     "route": Route,
     "explain": Decision,
     "bench": Bench,
