@@ -34,7 +34,8 @@ PATIENCE_S = 300.0
 
 
 class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """sources: how many, in turns, 1 among them; model_mib: what one downloader fetches; shared_mib: what eight fetch, at `limit_mb_per_s` each."""
+    """sources: how many, in turns, 1 among them; model_mib: what one downloader fetches; shared_mib: what all of them
+    fetch together, at `limit_mb_per_s` each."""
 
     rounds: int
     sources: list[int]
