@@ -23,6 +23,7 @@ Written by `make docs` from the program's own help; do not edit. Every command e
 | 5 | no node can serve the request |
 | 6 | the request was routed and then failed |
 | 7 | a model or its engine |
+| 8 | the disk: full, failing, or a stored model that is damaged or in use |
 | 130 | interrupted with Ctrl-C |
 """
 

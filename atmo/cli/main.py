@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from atmo.cli.models_app import models_app
+from atmo.cli.options import AsJson, ConfigFile, Home, NodeName
 from atmo.errors import AtmoError
 
 app = typer.Typer(
@@ -20,7 +22,6 @@ app = typer.Typer(
 )
 node_app = typer.Typer(help="Start, stop and look at the node on this machine.", no_args_is_help=True)
 mesh_app = typer.Typer(help="The nodes of the mesh and what they offer. Without a command: a table of them.")
-models_app = typer.Typer(help="Models on this machine and in the mesh.", no_args_is_help=True)
 keys_app = typer.Typer(help="Keys for the HTTP API on this machine's nodes.", no_args_is_help=True)
 app.add_typer(node_app, name="node")
 app.add_typer(mesh_app, name="mesh")
@@ -31,10 +32,6 @@ app.add_typer(receipt_app, name="receipt")
 eval_app = typer.Typer(help="Measure with your own texts, without a node.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
-NodeName = Annotated[str, typer.Option("--node", help="Talk to the local node of this name.", metavar="NAME")]
-Home = Annotated[str | None, typer.Option("--home", help="Folder for keys and models [ATMO_HOME, ~/.atmo].")]
-ConfigFile = Annotated[str | None, typer.Option("--config", help="Configuration file [$ATMO_HOME/config.toml].")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Only this model or capability id.")]
 Kind = Annotated[str, typer.Option("--type", help="Only capabilities of this type: chat, embedding, classification.")]
 Where = Annotated[
@@ -263,14 +260,6 @@ def mesh_revoke(
     from atmo.cli import trust_commands
 
     trust_commands.revoke(whom, node, as_json=as_json)
-
-
-@models_app.command("list")
-def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
-    """Models on this machine, and what the mesh serves if a node is running."""
-    from atmo.cli import mesh_commands
-
-    mesh_commands.models(node, home, as_json=as_json)
 
 
 @keys_app.command("create")

@@ -230,27 +230,6 @@ def day(at_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
 
 
-def models(report: Json) -> RenderableType:
-    here = table("MODEL", "TYPE", "SIZE|right", "CONTEXT|right", "PARAMETERS|right", "WHERE")
-    for model in report["local"]:
-        here.add_row(
-            Text(model["name"], style="bold"),
-            model["type"],
-            f"{model['size_bytes'] / 1e6:.1f} MB",
-            str(model["context"] or "-"),
-            count(model["parameters"]),
-            Text("comes with atmo" if model["embedded"] else model["path"], overflow="fold"),
-        )
-    parts: list[RenderableType] = [here]
-    if report.get("served"):
-        there = table("SERVED AS", "MODEL", "BY")
-        for entry in report["served"]:
-            there.add_row(entry["id"], entry["model"], ", ".join(entry["nodes"]))
-        parts += [Text(), there]
-    parts += [Text.from_markup(f"[yellow]![/] {escape(problem)}") for problem in report["problems"]]
-    return Group(*parts)
-
-
 def decision(report: Json) -> RenderableType:
     """Why a request goes where it goes: the words, then what speaks against every other offer."""
     head, *rest = report["lines"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atmo.errors import ModelInUse, ModelNotFound
-from atmo.models.files import disk
+from atmo.models.files import disk, locked
 from atmo.models.records import StoredModel
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def collect(store: Store, quota_bytes: int, now_s: float, *, needed_bytes: int =
     with disk("look through the store of models", store.folder):
         before = own_bytes(store.folder)
         if not dry:
-            _sweep(store.folder)
+            _sweep(store.folder, now_s)
         found = Collected()
         for model in _stale(store, now_s):
             _take(store, model, found, dry)
@@ -93,9 +93,12 @@ def _take(store: Store, model: StoredModel, found: Collected, dry: bool) -> None
         found.removed.append(model)
 
 
-def _sweep(folder: Path) -> None:
-    """What was renamed to be removed when the process ended."""
-    with suppress(FileNotFoundError):
-        for name in os.listdir(folder):
-            if name.startswith("."):
-                shutil.rmtree(folder / name, ignore_errors=True)
+def _sweep(folder: Path, now_s: float) -> None:
+    """What was renamed to be removed when the process ended, and downloads that were given up."""
+    for place in folder.glob(".*"):
+        shutil.rmtree(place, ignore_errors=True)
+    for place in (folder / "incoming").glob("*"):
+        if now_s - max(each.stat().st_mtime for each in (place, *place.iterdir())) > STALE_S:
+            with locked(place / "lock", wait=False) as unused:
+                if unused:
+                    shutil.rmtree(place, ignore_errors=True)

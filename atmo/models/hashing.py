@@ -41,8 +41,10 @@ def hash_file(path: Path, progress: Callable[[int], None] | None = None) -> Hash
         with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
             reader = _Reader(file.fileno(), before.st_size)
             for batch in _batches(before.st_size):
-                for one in pool.map(reader.leaf_at, batch):
-                    hashes += one
+                if reader.is_empty(batch):
+                    hashes += ZERO_LEAF * len(batch)
+                else:
+                    hashes += b"".join(pool.map(reader.leaf_at, batch))
                 if progress is not None:
                     progress(min(before.st_size, batch.stop * CHUNK_BYTES) - batch.start * CHUNK_BYTES)
         after = os.fstat(file.fileno())
@@ -63,6 +65,11 @@ class _Reader:
     def __init__(self, handle: int, size: int) -> None:
         self._handle = handle
         self._size = size
+
+    def is_empty(self, batch: range) -> bool:
+        """Whether all of these chunks are whole and lie in a hole."""
+        offset, length = batch.start * CHUNK_BYTES, len(batch) * CHUNK_BYTES
+        return offset + length <= self._size and is_hole(self._handle, offset, length)
 
     def leaf_at(self, number: int) -> bytes:
         offset = number * CHUNK_BYTES

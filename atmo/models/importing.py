@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from atmo.errors import BadChunk, ModelDamaged
 from atmo.models.files import disk
 from atmo.models.hashing import ZERO_LEAF, hash_file, is_hole, read_at
-from atmo.models.manifest import CHUNK_BYTES, Entry, manifest_of
+from atmo.models.manifest import CHUNK_BYTES, Entry, Manifest, manifest_of
 from atmo.models.partial import Partial
 from atmo.models.records import StoredModel
 from atmo.models.shape import whole_name
@@ -46,23 +46,33 @@ def take_in(
     with store.partial(manifest, name, source or str(path.absolute()), reuse=False) as partial:
         for relative, place in found.items():
             if copy or not partial.take_file(relative, place, hashed[relative].mtime_ns):
-                _copy(partial, relative, place)
+                copy_file(partial, relative, place)
         partial.finish()
     return store.get(manifest.root)
 
 
-def _copy(partial: Partial, relative: str, place: Path) -> None:
+def copy_file(partial: Partial, relative: str, place: Path) -> None:
+    """The chunks of one file that are missing, from where it lies. Raises ModelDamaged when it changed,
+    StorageError."""
     manifest = partial.manifest
     at = [entry.path for entry in manifest.entries].index(relative)
+    missing = [each for each in range(*manifest.first_chunks[at : at + 2]) if not partial.has(each)]
     with disk("read a model", place), open(place, "rb", buffering=0) as file:
-        for number in range(manifest.first_chunks[at], manifest.first_chunks[at + 1]):
-            _, offset, length = manifest.chunk(number)
-            if partial.has(number):
-                continue
-            if length == CHUNK_BYTES and manifest.hash(number) == ZERO_LEAF and is_hole(file.fileno(), offset, length):
-                partial.have_hole(number)
-                continue
-            try:
-                partial.write(number, read_at(file.fileno(), offset, length))
-            except BadChunk as error:
-                raise ModelDamaged(f"{place} was changed while it was read.", hint="Try again.") from error
+        empty = {number for number in missing if _is_empty(file.fileno(), manifest, number)}
+        partial.have_holes(sorted(empty))
+        for number in missing:
+            if number not in empty:
+                _, offset, length = manifest.chunk(number)
+                _write(partial, number, read_at(file.fileno(), offset, length), place)
+
+
+def _is_empty(handle: int, manifest: Manifest, number: int) -> bool:
+    _, offset, length = manifest.chunk(number)
+    return manifest.hash(number) == ZERO_LEAF and length == CHUNK_BYTES and is_hole(handle, offset, length)
+
+
+def _write(partial: Partial, number: int, data: bytes, place: Path) -> None:
+    try:
+        partial.write(number, data)
+    except BadChunk as error:
+        raise ModelDamaged(f"{place} was changed while it was read.", hint="Try again.") from error

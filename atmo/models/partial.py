@@ -53,10 +53,10 @@ class Partial:
         self._failed: StorageError | None = None
         self._syncing = threading.Lock()  # one thread journals, others go on writing
         self._handles: dict[str, int] = {}
-        self._journal = -1
+        self._journal, self._journal_end = -1, 0
         try:
             with disk("keep a model", folder):
-                journalled = read_journal(folder, manifest)
+                journalled, self._journal_end = _read_journal(folder, manifest)
                 self._prepare(journalled)
         except BaseException:
             self.close()
@@ -116,9 +116,9 @@ class Partial:
                 write_at(self._handles[path], data, offset)
         return self._written([number])
 
-    def have_hole(self, number: int) -> None:
-        """The same as `write` for a chunk that its manifest says is all zeros: nothing needs to be written."""
-        self._written([number])
+    def have_holes(self, numbers: list[int]) -> None:
+        """The same as `write` for chunks that the manifest says are all zeros: nothing needs to be written."""
+        self._written(numbers)
 
     def take_file(self, path: str, source: Path, mtime_ns: int) -> bool:
         """Put a file that is known to be right into its place without copying it; False where the file system cannot.
@@ -203,8 +203,11 @@ class Partial:
             if os.fstat(handle).st_size != entry.size:
                 journalled -= set(numbers)
                 os.ftruncate(handle, entry.size)
-        self._journal = os.open(self.folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._journal, os.fstat(self._journal).st_size // _RECORD.size * _RECORD.size)
+        self._journal = os.open(self.folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        room = self.manifest.chunk_count * _RECORD.size
+        size = os.fstat(self._journal).st_size
+        # Room for all records from the start, or on a full disk the last chunks could not be told from lost ones.
+        write_at(self._journal, bytes(max(0, room - size)), size)
         for number in journalled:
             self._mark(number)
 
@@ -229,10 +232,9 @@ class Partial:
         for path in {self.manifest.chunk(number)[0] for number in batch}:
             self._sync(self._handles[path])
         records = b"".join(_record(self.manifest, number) for number in batch)
-        written = os.write(self._journal, records)
-        if written != len(records):
-            raise OSError(28, "the journal was cut short")
+        write_at(self._journal, records, self._journal_end)
         self._sync(self._journal)
+        self._journal_end += len(records)
 
     def _forget(self, batch: list[int], error: StorageError) -> None:
         with self._state:
@@ -249,16 +251,22 @@ class Partial:
 
 def read_journal(folder: Path, manifest: Manifest) -> set[int]:
     """The chunks that are there for certain. Raises OSError."""
+    return _read_journal(folder, manifest)[0]
+
+
+def _read_journal(folder: Path, manifest: Manifest) -> tuple[set[int], int]:
+    """And where the next record belongs: behind the last that is one."""
     try:
         data = (folder / JOURNAL).read_bytes()
     except FileNotFoundError:
-        return set()
-    whole = len(data) // _RECORD.size * _RECORD.size
-    found = set()
-    for number, check in _RECORD.iter_unpack(data[:whole]):
+        return set(), 0
+    found, end = set(), 0
+    for at in range(0, len(data) - _RECORD.size + 1, _RECORD.size):
+        number, check = _RECORD.unpack_from(data, at)
         if number < manifest.chunk_count and _check(manifest, number) == check:
             found.add(number)
-    return found
+            end = at + _RECORD.size
+    return found, end
 
 
 def done_bytes(manifest: Manifest, missing: list[int]) -> int:

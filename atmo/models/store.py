@@ -50,7 +50,7 @@ class Store:
     ) -> None:
         self.folder = folder
         self.quota_bytes = quota_bytes
-        self._sync = sync
+        self.sync = sync
         self._now = now
         self._manifests: dict[bytes, Manifest] = {}
         self._guard = threading.Lock()
@@ -133,14 +133,14 @@ class Store:
             try:
                 if fresh:
                     self._begin(folder, manifest, name, source)
-                made = Partial(folder, manifest, self._sync, lock, self._finish)
+                made = Partial(folder, manifest, self.sync, lock, self._finish)
             except BaseException:
                 os.close(lock)
                 raise
         try:
             if fresh and reuse:
                 fill_from(made, self)
-            self._check_room(made)
+            self.make_room(manifest.size - made.done_bytes)
         except BaseException:
             made.close()
             raise
@@ -178,6 +178,8 @@ class Store:
         try:
             yield model
         finally:
+            with suppress(FileNotFoundError):
+                os.utime(used)
             if handle is not None:
                 os.close(handle)
 
@@ -198,7 +200,7 @@ class Store:
             record = self.get(root).record
             given = {key: value for key, value in changes.items() if value is not None}
             with disk("write", self._place(root)):
-                msgspec.structs.replace(record, **given).keep(self._place(root), self._sync)
+                msgspec.structs.replace(record, **given).keep(self._place(root), self.sync)
         return self.get(root)
 
     def remove(self, root: bytes) -> None:
@@ -231,7 +233,7 @@ class Store:
                 bad.append(entry.path)
         if not bad and prints != model.record.prints:  # touched, and still right
             with self._locked(), disk("write", self._place(root)):
-                msgspec.structs.replace(self.get(root).record, prints=prints).keep(self._place(root), self._sync)
+                msgspec.structs.replace(self.get(root).record, prints=prints).keep(self._place(root), self.sync)
         return bad
 
     def __repr__(self) -> str:
@@ -287,12 +289,12 @@ class Store:
     def _begin(self, folder: Path, manifest: Manifest, name: str, source: str) -> None:
         with disk("keep a model", folder):
             name = name or whole_name(manifest.entries[0].path).lower()
-            Record(name=name, source=source, added_s=self._now()).keep(folder, self._sync)
+            Record(name=name, source=source, added_s=self._now()).keep(folder, self.sync)
             (folder / USED).touch(mode=0o600)
-            files.write_whole(folder / MANIFEST, manifest.encode(), self._sync)  # last: with it, the model is begun
+            files.write_whole(folder / MANIFEST, manifest.encode(), self.sync)  # last: with it, the model is begun
 
-    def _check_room(self, partial: Partial) -> None:
-        needed = partial.manifest.size - partial.done_bytes
+    def make_room(self, needed: int) -> None:
+        """See that so many bytes fit. Raises StorageFull when neither quota nor disk have room for them."""
         if self.quota_bytes and not collect(self, self.quota_bytes, self._now(), needed_bytes=needed).fits:
             raise StorageFull(
                 f"The quota of {self.quota_bytes / 1e9:g} GB has no room for this model: {needed / 1e9:.2f} GB are "
@@ -322,12 +324,12 @@ class Store:
             taken = {model.name.lower() for model in self.models()}
             name = record.name if record.name.lower() not in taken else f"{record.name}-{root.hex()[:8]}"
             prints = {entry.path: _print((folder / FILES / entry.path).stat()) for entry in partial.manifest.entries}
-            msgspec.structs.replace(record, name=name, prints=prints, added_s=self._now()).keep(folder, self._sync)
+            msgspec.structs.replace(record, name=name, prints=prints, added_s=self._now()).keep(folder, self.sync)
             for place, _, _ in os.walk(folder / FILES):
-                sync_folder(Path(place), self._sync)
+                sync_folder(Path(place), self.sync)
             os.utime(folder / USED)
             folder.rename(self._place(root))
-            sync_folder(self.folder, self._sync)
+            sync_folder(self.folder, self.sync)
             for spare in (JOURNAL, _LOCK):
                 with suppress(FileNotFoundError):
                     (self._place(root) / spare).unlink()

@@ -73,7 +73,8 @@ def test_a_crash_costs_what_was_not_journalled_and_a_torn_record_is_dropped(stor
     for number, data in enumerate(pieces(manifest, files)):
         partial.write(number, data)
     partial.close()  # as a crash does: nothing more is journalled
-    with (partial.folder / "journal").open("ab") as journal:
+    with (partial.folder / "journal").open("r+b") as journal:
+        journal.seek(WINDOW_CHUNKS * 8)
         journal.write(b"\x00\x00\x00\x21torn")
     with store.partial(manifest) as resumed:
         assert resumed.missing() == [WINDOW_CHUNKS, WINDOW_CHUNKS + 1, WINDOW_CHUNKS + 2]
