@@ -7,17 +7,18 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from atmo.generation import Task
+from atmo.generation import MAX_IMAGES, Task
 
 Json = dict[str, Any]
 
 
 class Message(BaseModel):
-    """One turn of a conversation."""
+    """One turn of a conversation. `images`: PNG or JPEG as data: URLs."""
 
     model_config = ConfigDict(extra="forbid")
     role: str = Field(pattern="^(system|user|assistant)$")
     content: str
+    images: list[str] = Field(default_factory=list, max_length=MAX_IMAGES)
 
 
 class RouteRequest(BaseModel):
@@ -31,7 +32,8 @@ class RouteRequest(BaseModel):
 
 
 class AskRequest(RouteRequest):
-    """`max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up.
+    """`intent`: what is to be done with the text, and decides alone where it goes; `images`: PNG or JPEG as data: URLs;
+    `max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up.
 
     private: the text stays where this node is: at nodes with its `residency`, or at this node where it has none.
     migrate: what to do when nobody inside the boundary can serve it and a model could come: `ask` tells the plan and
@@ -41,8 +43,10 @@ class AskRequest(RouteRequest):
     private: bool = False
     migrate: str = Field(default="", pattern="^(|ask|yes|no)$")
 
+    intent: str = ""
     system: str = ""
     history: list[Message] = Field(default_factory=list)
+    images: list[str] = Field(default_factory=list, max_length=MAX_IMAGES)
     max_tokens: int = Field(default=0, ge=0, lt=1 << 31)
     temperature: float = Field(default=0.0, ge=0.0, le=5.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)

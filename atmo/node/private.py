@@ -43,12 +43,12 @@ class Private:
         await self._migration.close()
 
     async def ask(self, request: AskRequest, task: Task) -> AsyncGenerator[Json, None]:
-        """Events as `SyncClient.ask` documents them."""
+        """Events as docs/api.md lists them."""
         request = self._bounded(request)
-        wanted = self._node.query_for(request, request.text)
+        wanted = self._node.query_for(request, task)
         bounded = wanted.constraints.local_only or bool(wanted.constraints.data_residency)
         if not bounded:
-            async with aclosing(self._node.answer(request, task, request.timeout_s)) as events:
+            async with aclosing(self._node.perform(request, task)) as events:
                 async for event in events:
                     yield event
             return
@@ -63,7 +63,7 @@ class Private:
                     return
                 else:
                     yield item
-        async with aclosing(self._node.answer(request, task, request.timeout_s)) as events:
+        async with aclosing(self._node.perform(request, task)) as events:
             async for event in events:
                 yield event
                 if event["event"] == "done" and (request.private or journey is not None):

@@ -87,7 +87,7 @@ def start_both(
 
 
 def events_of(client: SyncClient, text: str, **wishes: Any) -> list[Json]:
-    return list(client.ask(text, timeout_s=60, **wishes))
+    return list(client.stream(text, timeout_s=60, **wishes).steps())
 
 
 def of_kind(events: list[Json], kind: str) -> list[Json]:

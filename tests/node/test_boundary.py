@@ -115,7 +115,7 @@ class Hospital:
 
         def run() -> list[dict[str, Any]] | AtmoError:
             try:
-                return list(self.client.ask(text, timeout_s=20, **wishes))
+                return list(self.client.stream(text, timeout_s=20, **wishes).steps())
             except AtmoError as error:
                 return error
 

@@ -6,16 +6,23 @@ from typing import Annotated
 
 import typer
 
-from atmo.cli.options import AsJson, Home, NodeName
+from atmo.cli.grammar.options import AsJson, Home, NodeName, before_command
 
-models_app = typer.Typer(help="Models on this machine and in the mesh.", no_args_is_help=True)
+app = typer.Typer(help="Models on this machine and in the mesh. Without a command: tables of them.")
 
 _Which = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, its root or the beginning of it.")]
 _Name = Annotated[str, typer.Option("--name", help="What to call it here; its own name when left out.")]
 _Pin = Annotated[bool, typer.Option("--pin", help="Never remove it to make room.")]
 
 
-@models_app.command("list")
+@app.callback(invoke_without_command=True)
+def models(context: typer.Context, node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
+    """Models on this machine and in the mesh. Without a command: tables of them."""
+    if before_command(context, node=node, home=home, json=as_json):
+        models_list(node, home, as_json)
+
+
+@app.command("list")
 def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
     """Models on this machine, and what the mesh serves if a node is running."""
     from atmo.cli import models_commands
@@ -23,7 +30,7 @@ def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False)
     models_commands.show(node, home, as_json=as_json)
 
 
-@models_app.command("import")
+@app.command("import")
 def models_import(
     path: Annotated[str, typer.Argument(help="A file, or a folder with all files of one model.")],
     name: _Name = "",
@@ -39,7 +46,7 @@ def models_import(
     models_commands.take(path, name, home, copy=copy, pin=pin, share=share, as_json=as_json)
 
 
-@models_app.command("pull")
+@app.command("pull")
 def models_pull(
     model: Annotated[
         str,
@@ -63,7 +70,7 @@ def models_pull(
     pull_command.pull(model, name, source, node, home, pin=pin, share=share, as_json=as_json)
 
 
-@models_app.command("inspect")
+@app.command("inspect")
 def models_inspect(model: _Which, home: Home = None, as_json: AsJson = False) -> None:
     """What a model is: its files, what it says of itself, where it came from."""
     from atmo.cli import models_commands
@@ -71,7 +78,7 @@ def models_inspect(model: _Which, home: Home = None, as_json: AsJson = False) ->
     models_commands.inspect(model, home, as_json=as_json)
 
 
-@models_app.command("rm")
+@app.command("rm")
 def models_rm(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names, roots or their beginnings.")],
     home: Home = None,
@@ -83,7 +90,7 @@ def models_rm(
     models_commands.remove(models, home, as_json=as_json)
 
 
-@models_app.command("gc")
+@app.command("gc")
 def models_gc(
     quota_gb: Annotated[
         float | None, typer.Option("--quota-gb", min=0, help="What the store may take [quota_gb of the configuration].")
@@ -98,7 +105,7 @@ def models_gc(
     models_commands.collect(quota_gb, home, dry=dry, as_json=as_json)
 
 
-@models_app.command("verify")
+@app.command("verify")
 def models_verify(
     models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="All of them when left out.")] = None,
     home: Home = None,
@@ -110,7 +117,7 @@ def models_verify(
     models_commands.verify(models or [], home, as_json=as_json)
 
 
-@models_app.command("share")
+@app.command("share")
 def models_share(
     model: _Which,
     off: Annotated[bool, typer.Option("--off", help="Give it away no more.")] = False,
@@ -127,7 +134,7 @@ def models_share(
     models_commands.share(model, only or [], home, off=off, as_json=as_json)
 
 
-@models_app.command("pin")
+@app.command("pin")
 def models_pin(
     model: _Which,
     off: Annotated[bool, typer.Option("--off", help="It may be removed again to make room.")] = False,
@@ -140,7 +147,7 @@ def models_pin(
     models_commands.pin(model, home, off=off, as_json=as_json)
 
 
-@models_app.command("where")
+@app.command("where")
 def models_where(model: _Which, node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
     """Say where a model is: on this machine, and which nodes give it away if one is running here."""
     from atmo.cli import models_commands
