@@ -1,8 +1,8 @@
 """The demo's last act: a hospital whose data may not leave, and that has no model. So the model goes to the data.
 
 The hospital is an organisation of its own: another home, another user's keys, in the mesh by an invite. Its private
-question makes a model stream over from the other organisation's nodes, load and answer at the hospital; the receipt that
-its node signed is verified at the end.
+question makes a model stream over from the other organisation's nodes, load and answer at the hospital; the receipt
+that its node signed is verified at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from atmo.models.library import embedded_models
 
 MODEL, NODE = "clinic-chat", "hospital"
 # The small model with so much behind it that its way can be watched: engines do not read past a GGUF's last tensor.
-PADDING_BYTES = 192 << 20
+PADDING_BYTES = 160 << 20
 QUESTION = "Hello! Who are you?"
 
 Run = Callable[..., str]
