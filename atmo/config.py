@@ -132,9 +132,15 @@ class GatewaySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class ModelsSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """quota_gb: what the store of models may take on the disk, in 10^9 bytes, 0 for no limit; when a model comes, those
-    that were not used for the longest time make room, never a pinned one or one in use."""
+    that were not used for the longest time make room, never a pinned one or one in use; upload_mb_per_s: what giving
+    models away may take of the line, in 10^6 bytes a second, 0 for all of it; fetch_for_others: other members may have
+    this node fetch and serve a model, because the data are where it is; keep_migrated: what was fetched for a request
+    is served on, and removed after it otherwise."""
 
     quota_gb: float = 0.0
+    upload_mb_per_s: float = 0.0
+    fetch_for_others: bool = True
+    keep_migrated: bool = True
 
 
 class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -413,6 +419,10 @@ def _check(config: Config) -> None:
     ):
         if value < least:
             raise ConfigError(f"inference.{name} = {value} is too small.", hint=f"Use {least} or more.")
+    if not 0 <= config.models.upload_mb_per_s < 1e9:
+        raise ConfigError(
+            f"models.upload_mb_per_s = {config.models.upload_mb_per_s} is no speed.", hint="Use 0 for no limit."
+        )
     if not 0 <= config.models.quota_gb < 1e9:
         raise ConfigError(f"models.quota_gb = {config.models.quota_gb} is no size.", hint="Use 0 for no limit.")
     for runtime in config.runtimes:

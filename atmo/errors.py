@@ -176,6 +176,12 @@ class NoRoute(RoutingError):
     code = "no_route"
 
 
+class OutsideBoundary(RoutingError):
+    """A request came to a node where its data may not be. Nothing of it was read."""
+
+    code = "outside_boundary"
+
+
 class RequestError(AtmoError):
     """The request was routed and then failed."""
 

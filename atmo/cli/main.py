@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from atmo.cli import running
-from atmo.cli.grammar import config, evaluate, keys, mesh, models, node
+from atmo.cli.grammar import config, evaluate, keys, mesh, models, node, receipt
 from atmo.cli.grammar.options import (
     AsJson,
     ConfigFile,
@@ -39,6 +39,7 @@ app.add_typer(mesh.app, name="mesh")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
+app.add_typer(receipt.app, name="receipt")
 app.add_typer(evaluate.app, name="eval")
 
 Files = Annotated[
@@ -81,6 +82,13 @@ def ask(
     seed: Seed = -1,
     timeout: Timeout = 120.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show why this node was chosen.")] = False,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", help="The text stays inside this node's residency, or here; if need be, a model comes."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --private: fetch the model without asking.")] = False,
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:
@@ -88,6 +96,8 @@ def ask(
     from atmo.cli import ask_commands
 
     wishes = _wishes(model, kind, where, system, max_tokens, temperature, seed, timeout)
+    if private or yes:
+        wishes |= {"private": private, "migrate": "yes" if yes else "ask"}
     ask_commands.ask(text or [], file or [], wishes, node, explain=explain, as_json=as_json)
 
 

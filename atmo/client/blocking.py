@@ -25,6 +25,7 @@ from atmo.client.results import (
     Report,
     Status,
     Step,
+    Transfer,
 )
 from atmo.config import Config, load
 
@@ -125,6 +126,18 @@ class SyncClient(Door):
         """Models that the mesh serves."""
         return _run(self.address, calls.models())
 
+    def transfers(self) -> list[Transfer]:
+        """Models on their way to the node and from it, and those that came or went lately."""
+        return _run(self.address, calls.transfers())
+
+    def fetch(self, model: str) -> Report:
+        """Begin to fetch a model from peers; `transfers` says how far it is. On the node's machine only."""
+        return _run(self.address, calls.fetch(model))
+
+    def stop_fetch(self, root: str) -> Report:
+        """Stop fetching a model; what is here is kept. On the node's machine only."""
+        return _run(self.address, calls.stop_fetch(root))
+
     def events(self, since: int = 0, *, follow: bool = True) -> Iterator[Event]:
         """What happened at the node after event number `since`, as far as it is kept, and then what happens.
 
@@ -163,7 +176,10 @@ class SyncStream:
         self._steps = _steps(address, call, self._gathering)
 
     def steps(self) -> Generator[Step, None, None]:
-        """Everything that happens: `route`, `text`, `vector`, `labels`, `retry` and at last `done`."""
+        """Everything that happens: `route`, `text`, `vector`, `labels`, `retry` and at last `done`.
+
+        Where the data have a boundary, before that `plan`, `transfer` and `loading`, and behind it the `receipt`.
+        """
         return self._steps
 
     def __iter__(self) -> Iterator[str]:

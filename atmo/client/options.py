@@ -15,6 +15,8 @@ Json = dict[str, Any]
 
 # A request that sets no deadline gets this one.
 REQUEST_TIMEOUT_S = 120.0
+# Where a model may have to be loaded first, which says nothing meanwhile. A guess: the slowest disk, the largest model.
+LOAD_TIMEOUT_S = 600.0
 
 
 # PNG or JPEG: the bytes of a file, its path, or a `data:` URL.
@@ -69,7 +71,9 @@ class Wishes(Filters, total=False):
 
 class Options(Wishes, total=False):
     """system: an instruction before the conversation; history: earlier turns; images: that belong to the text;
-    max_tokens 0: as many as fit; temperature 0: the likeliest answer; seed -1: any."""
+    max_tokens 0: as many as fit; temperature 0: the likeliest answer; seed -1: any; private: the text stays inside the
+    node's residency, or at the node; migrate: what to do when a model would have to come for that: `ask` (the steps
+    end with the `plan`), `yes` or `no` (docs/privacy.md)."""
 
     system: str
     history: Sequence[Message]
@@ -79,6 +83,8 @@ class Options(Wishes, total=False):
     top_p: float
     seed: int
     stop: Sequence[str]
+    private: bool
+    migrate: str
 
 
 class Job(Options, total=False):
@@ -142,7 +148,9 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def timeout_of(options: Mapping[str, Any]) -> float:
-    return float(options.get("timeout_s") or REQUEST_TIMEOUT_S)
+    """How long the node may take, and say nothing."""
+    timeout_s = float(options.get("timeout_s") or REQUEST_TIMEOUT_S)
+    return max(timeout_s, LOAD_TIMEOUT_S) if options.get("private") or options.get("migrate") else timeout_s
 
 
 def _body(options: Mapping[str, Any], known: frozenset[str] = _OPTIONS) -> Json:

@@ -25,6 +25,7 @@ from atmo.client.results import (
     Report,
     Status,
     Step,
+    Transfer,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +89,18 @@ class Client(Door):
     async def models(self) -> Models:
         """Models that the mesh serves."""
         return await _run(self.address, calls.models())
+
+    async def transfers(self) -> list[Transfer]:
+        """Models on their way to the node and from it, and those that came or went lately."""
+        return await _run(self.address, calls.transfers())
+
+    async def fetch(self, model: str) -> Report:
+        """Begin to fetch a model from peers; `transfers` says how far it is. On the node's machine only."""
+        return await _run(self.address, calls.fetch(model))
+
+    async def stop_fetch(self, root: str) -> Report:
+        """Stop fetching a model; what is here is kept. On the node's machine only."""
+        return await _run(self.address, calls.stop_fetch(root))
 
     async def events(self, since: int = 0, *, follow: bool = True) -> AsyncGenerator[Event, None]:
         """What happened at the node after event number `since`, as far as it is kept, and then what happens.

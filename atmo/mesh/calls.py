@@ -147,6 +147,7 @@ class Call:
     id: bytes
     task: Task
     deadline_s: float
+    homes: tuple[str, ...] = ()  # where its data may be
     state: State = State.CHOOSING
     tried: list[PeerId] = field(default_factory=list)
     _asked: list[_Attempt] = field(default_factory=list)  # one, two while hedged, none while choosing
@@ -179,7 +180,7 @@ class Call:
         self._asked.append(attempt)
         self.tried.append(peer)
         task = msgspec.structs.replace(self.task, prefix=self._shown.prefix)
-        ask = Ask(self.id, attempt.number, capability, task, self.deadline_s - now_s, WINDOW_PARTS)
+        ask = Ask(self.id, attempt.number, capability, task, self.deadline_s - now_s, WINDOW_PARTS, self.homes)
         return [Observe(peer, capability, "started"), Transmit(peer, ask)]
 
     def abandon(self, error: AtmoError) -> list[Effect]:

@@ -13,7 +13,15 @@ from contextlib import aclosing, closing
 
 import structlog
 
-from atmo.errors import AtmoError, Cancelled, EngineUnavailable, ModelNotFound, RequestTimeout, UsageError
+from atmo.errors import (
+    AtmoError,
+    Cancelled,
+    EngineUnavailable,
+    ModelNotFound,
+    OutsideBoundary,
+    RequestTimeout,
+    UsageError,
+)
 from atmo.generation import Finish, Piece, joined
 from atmo.ids import PeerId, short
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
@@ -120,12 +128,15 @@ class Flow:
 
 class Serving:
     """All requests this node is answering. `send` must not raise for a peer that is gone: the work is cancelled
-    anyway. `told` hears of each request that is begun and how it ended."""
+    anyway. `told` hears of each request that is begun and how it ended; `inside` says whether its data may be here."""
 
-    def __init__(self, own: PeerId, send: Send, told: OnServed = nobody) -> None:
+    def __init__(
+        self, own: PeerId, send: Send, told: OnServed = nobody, inside: Callable[[Ask], bool] = lambda ask: True
+    ) -> None:
         self._own = own
         self._send = send
         self._told = told
+        self._inside = inside
         self._services: dict[str, Service] = {}
         self._running: dict[Ticket, tuple[asyncio.Task[None], Credit]] = {}
         self._draining = False
@@ -188,6 +199,10 @@ class Serving:
         try:
             if self._draining:
                 raise EngineUnavailable(f"{short(self._own)} is stopping.")
+            if not self._inside(ask):
+                raise OutsideBoundary(
+                    f"{short(self._own)} is not in {' or '.join(ask.homes)}.", hint="Its labels have changed."
+                )
             if service is None:
                 raise ModelNotFound(f"{short(self._own)} does not serve {ask.capability}.")
             if not ask.task.turns:

@@ -25,9 +25,9 @@ from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.generation import Finish, Piece, Sampling, Task, Turn
 from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
-from atmo.keys import issue_revocation
+from atmo.keys import Identity, issue_revocation
 from atmo.mesh.asking import Job, Routed
-from atmo.mesh.capability import CHAT
+from atmo.mesh.capability import CHAT, Capability, Descriptor
 from atmo.mesh.decision import Decision
 from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
@@ -43,10 +43,13 @@ from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
 from atmo.node.meaning import CHARS_PER_TOKEN, Meaning
 from atmo.node.membership import MeshHome
+from atmo.node.migration import Migration
 from atmo.node.offers import Offer, offers
+from atmo.node.private import Private
 from atmo.node.renewal import LOOK_S, Renewals
 from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
+from atmo.node.transfers import Transfers
 from atmo.node.vetting import Vetting
 from atmo.problems import Problem
 from atmo.transport.door import lane_ports
@@ -76,6 +79,7 @@ class Node:
         self.clock = clock or SystemClock()
         self.services: dict[str, EngineService] = {}
         self.journal = Journal(self.clock)
+        self._store = Store(config.model_store, int(config.models.quota_gb * 1e9))
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
@@ -85,6 +89,8 @@ class Node:
         self._renewals: Renewals | None = None
         self._looking: asyncio.Task[None] | None = None
         self._gateway: Gateway | None = None
+        self._transfers: Transfers | None = None
+        self._private: Private | None = None
         self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._saving: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -110,7 +116,7 @@ class Node:
                 self.clock,
                 self._on_engine,
                 self._home.folder / "roots.json",
-                Store(self.config.model_store),
+                self._store,
             )
         for service in self.services.values():
             await service.start()
@@ -118,6 +124,8 @@ class Node:
         await self._meaning.load()
         self._vetting.start()
         self._offer_ready_services()
+        await self.transfers.start()
+        self._private = Private(self, Migration(self))
         await self._start_gateway()
         await self._start_discovery()
         await self._runtimes.start()
@@ -150,6 +158,10 @@ class Node:
         await self._runtimes.close()
         if self._known is not None:
             await self._known.close()
+        if self._private is not None:
+            await self._private.close()
+        if self._transfers is not None:
+            await self._transfers.close()
         if self._mesh is not None:
             await self._mesh.stop()
             await asyncio.sleep(0)  # what the IO thread had to say last
@@ -187,6 +199,25 @@ class Node:
 
     def counters(self) -> Json:
         return reports.counters(self)
+
+    @property
+    def transfers(self) -> Transfers:
+        assert self._transfers is not None
+        return self._transfers
+
+    def transfers_view(self) -> Json:
+        return {"transfers": self.transfers.view()}
+
+    def fetch(self, wanted: str) -> Json:
+        """Begin to fetch a model from peers. Raises ModelNotFound, UsageError."""
+        return self.transfers.show(self.transfers.fetch(*self.transfers.find(wanted)))
+
+    def stop_fetch(self, root: str) -> Json:
+        """Raises UsageError for what is no root."""
+        try:
+            return {"stopped": self.transfers.stop(bytes.fromhex(root))}
+        except ValueError:
+            raise UsageError(f"{root[:70]!r} is not a model's root.", hint="See: atmo models list") from None
 
     @property
     def gateway(self) -> Gateway | None:
@@ -232,10 +263,34 @@ class Node:
         if any(turn.images for turn in task.turns):
             seeing = {"modality": "image", **request.constraints}
             request = request.model_copy(update={"constraints": seeing})
-        query = self._query_of_intent(request) if request.intent else self._query_of(request, task)
-        async with aclosing(self._answer(Job(task, query, request.timeout_s), reports.decision)) as events:
+        async with aclosing(self.private.ask(request, task)) as events:
             async for event in events:
                 yield event
+
+    @property
+    def private(self) -> Private:
+        assert self._private is not None
+        return self._private
+
+    @property
+    def identity(self) -> Identity:
+        assert self._home is not None
+        return self._home.identity
+
+    def query_for(self, request: AskRequest, task: Task) -> Query:
+        """What decides where it goes: its intent if it has one, else the conversation."""
+        return self._query_of_intent(request) if request.intent else self._query_of(request, task)
+
+    async def perform(self, request: AskRequest, task: Task) -> AsyncGenerator[Json, None]:
+        """`ask` for a request whose boundary is in its constraints already."""
+        job = Job(task, self.query_for(request, task), request.timeout_s)
+        async with aclosing(self._answer(job, reports.decision)) as events:
+            async for event in events:
+                yield event
+
+    def capability_of(self, descriptor: Descriptor) -> Capability:
+        """With its vectors. May be called in a thread."""
+        return self._meaning.capability(descriptor)
 
     async def answer(
         self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
@@ -313,6 +368,7 @@ class Node:
         adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
         self._renewals = Renewals(home, self._mesh, self.clock, adopt)
         self._mesh.vet = self._vetting.admits
+        self._transfers = Transfers(self.config, self._mesh, self._store, self.clock, self.journal)
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
         self._looking = asyncio.create_task(self._look_at_dates())
@@ -415,7 +471,7 @@ class Node:
 
     async def adopt(self, offer: Offer) -> None:
         """Serve what was found while the node runs, and tell the mesh."""
-        service = EngineService(offer, self.config.inference, self.clock, self._on_engine)
+        service = EngineService(offer, self.config.inference, self.clock, self._on_engine, store=self._store)
         self.services[offer.descriptor.id] = service
         await service.start()
 

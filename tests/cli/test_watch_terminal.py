@@ -132,7 +132,7 @@ def test_a_partition_is_seen_live(tmp_path: Path) -> None:
             for name in os.environ.keys() - environ.keys():
                 patch.delenv(name)
             screen.run(f"{sys.executable} -m examples.partition")
-            screen.shows("● live", "3 nodes", "desk", "joined")
+            screen.shows("● live", "3 nodes", "desk", "joined", patience_s=100.0)
             screen.shows("4 nodes", "attic")
             for word, state in (("lost", "desk"), ("suspect", "● suspect"), ("dead", "● dead"), ("back", "● linked")):
                 shown = screen.shows(word, state, "desk")

@@ -90,6 +90,15 @@ class PlayedNode:
         told = {"description": "For tests.", "examples": ["Say hi."], "nodes": ["office"]}
         return {"served": [{"id": one, "model": model, **told} for one, model in self.served]}
 
+    def transfers_view(self) -> Json:
+        return {"transfers": []}
+
+    def stop_fetch(self, root: str) -> Json:
+        return {"stopped": False}
+
+    def fetch(self, wanted: str) -> Json:
+        return {"fetching": wanted}
+
     async def events(self, since: int, *, follow: bool) -> AsyncGenerator[Json, None]:
         yield {"event": "note", "number": since}
 

@@ -48,7 +48,7 @@ class Stage:
         self.heard: list[AnyMessage] = []
         self.serving = Serving(ME, lambda peer, message: self.heard.append(message))
         self.serving.offer(SONG, self.singer)
-        self.question = Ask(bytes(16), 0, SONG, Task((Turn("user", "sing"),)), 60.0, window)
+        self.question = Ask(bytes(16), 0, SONG, Task((Turn("user", "sing"),)), 60.0, window, ())
         self.serving.ask(READER, self.question)
 
     @property
