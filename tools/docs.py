@@ -1,5 +1,6 @@
-"""docs/cli.md from the program's own help, docs/json.md from the types in atmo/cli/shapes.py. `python -m tools.docs`
-writes them, `--check` says if they are up to date."""
+"""docs/cli.md from the program's own help, docs/json.md from the types in atmo/cli/shapes.py, docs/configuration.md
+from its settings, docs/metrics.md from its metrics. `python -m tools.docs` writes them, `--check` says if they are up
+to date."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ also when whoever reads its output through a pipe has enough.
 | 5 | no node can serve the request |
 | 6 | the request was routed and then failed |
 | 7 | a model or its engine |
+| 8 | the disk: full, failing, or a stored model that is damaged or in use |
 | 130 | interrupted with Ctrl-C |
 
 The answer goes to standard output, what is said about it to standard error: `atmo ask ... > file` holds the answer
@@ -117,16 +119,30 @@ def _type(kind: Any, within: dict[str, type]) -> str:
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(kind, "anything")
 
 
+def pages() -> dict[str, str]:
+    """Every page that is written from the program."""
+    from tools import configuration, metrics
+
+    return {
+        "cli.md": reference(),
+        "json.md": json_reference(),
+        "configuration.md": configuration.reference(),
+        "metrics.md": metrics.reference(),
+    }
+
+
 def main() -> int:
-    docs = Path(__file__).parent.parent / "docs"
-    pages = {docs / "cli.md": reference(), docs / "json.md": json_reference()}
-    stale = [file for file, text in pages.items() if not file.exists() or file.read_text() != text]
+    folder = Path(__file__).parent.parent / "docs"
+    texts = pages()
+    stale = [
+        name for name, text in texts.items() if not (folder / name).exists() or (folder / name).read_text() != text
+    ]
     if "--check" in sys.argv:
-        for file in stale:
-            print(f"docs/{file.name} is out of date: run `make docs`.")
+        for name in stale:
+            print(f"docs/{name} is out of date: run `make docs`.")
         return 1 if stale else 0
-    for file in stale:
-        file.write_text(pages[file])
+    for name in stale:
+        (folder / name).write_text(texts[name])
     return 0
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import Any
 
 from atmo.cli import output, views
+from atmo.cli.arrival import Arrival
 from atmo.cli.prompts import read_prompt
 from atmo.client import SyncClient
+from atmo.client.results import Step
+from atmo.errors import NoRoute, UsageError
 
 
 def ask(words: list[str], files: list[str], wishes: dict[str, Any], node: str, *, explain: bool, as_json: bool) -> None:
@@ -19,20 +23,50 @@ def ask(words: list[str], files: list[str], wishes: dict[str, Any], node: str, *
             whole = collect(client, prompt.text, wishes)
         output.print_json(whole)
         return
-    _stream(client, prompt.text, wishes, explain)
+    plan = _stream(client, prompt.text, wishes, explain)
+    if plan is not None:
+        if not _agree(plan):
+            raise UsageError("Nothing was fetched and nothing was asked.", hint="Agree beforehand with --yes.")
+        _stream(client, prompt.text, {**wishes, "migrate": "yes"}, explain, shown=True)
 
 
-def _stream(client: SyncClient, text: str, wishes: dict[str, Any], explain: bool) -> None:
-    """Text goes to standard output as it comes; who answered and how fast goes to standard error, for people only."""
+def _agree(plan: Step) -> bool:
+    """Ask at a terminal; where nobody sits, nobody agrees."""
+    output.aside().print(views.plan(output.harmless(plan)))
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    output.aside().print("Fetch it and go on? [y/N] ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _stream(
+    client: SyncClient, text: str, wishes: dict[str, Any], explain: bool, *, shown: bool = False
+) -> Step | None:
+    """Text goes to standard output as it comes; who answered and how fast goes to standard error, for people only.
+
+    Returns a plan that was not agreed to; shown: it was shown already.
+    """
     talk = explain or output.to_people()
     aside = output.aside()
     ended = True
-    with output.busy("Waiting for the first word") as busy:
-        for event in client.ask(text, **wishes):
+    with (
+        closing(Arrival(aside)) as arrival,
+        output.busy("Waiting for the first word") as busy,
+        closing(client.stream(text, **wishes).steps()) as steps,
+    ):
+        for event in steps:
             kind = event["event"]
             if busy is not None and (kind != "route" or explain):
                 busy.done()
-            if kind == "route" and explain:
+            if kind == "plan" and not event["agreed"]:
+                return event
+            if kind == "plan" and not shown:
+                aside.print(views.plan(output.harmless(event)))
+            elif kind in ("transfer", "loading"):
+                arrival.show(output.harmless(event))
+            elif kind == "receipt":
+                aside.print(views.receipt_line(output.harmless(event)))
+            elif kind == "route" and explain:
                 output.console().print(views.decision(output.harmless(event)))
                 output.console().print()
             elif kind == "text":
@@ -49,13 +83,14 @@ def _stream(client: SyncClient, text: str, wishes: dict[str, Any], explain: bool
                     sys.stdout.flush()
                 if talk:
                     aside.print(views.answered_by(output.harmless(event)))
+    return None
 
 
 def collect(client: SyncClient, text: str, wishes: dict[str, Any]) -> dict[str, Any]:
     """The whole answer as one object: `answer` is text, a vector or labels."""
     pieces: list[str] = []
     result: dict[str, Any] = {"retries": []}
-    for event in client.ask(text, **wishes):
+    for event in client.stream(text, **wishes).steps():
         kind = event.pop("event")
         if kind == "text":
             pieces.append(event["text"])
@@ -63,6 +98,12 @@ def collect(client: SyncClient, text: str, wishes: dict[str, Any]) -> dict[str, 
             result["answer"] = event[kind]
         elif kind == "retry":
             result["retries"].append(event)
+        elif kind == "plan" and not event["agreed"]:
+            raise NoRoute(
+                f"Nothing inside the boundary can serve this, but {event['model']} could come "
+                f"({event['moves_bytes'] / 1e6:.0f} MB to {event['to']['name']}).",
+                hint="Agree with --yes.",
+            )
         else:
             result[kind] = event
     return {"answer": "".join(pieces), **result} if "answer" not in result else result

@@ -75,8 +75,8 @@ def _once(client: SyncClient, model: str, nodes: list[str], number: int, max_tok
     first_s = last_s = 0.0
     later = 0  # tokens that came after the first piece
     done: dict[str, Any] = {}
-    wishes = {"model": model, "type": "chat", "constraints": {"allow_nodes": nodes}, "max_tokens": max_tokens}
-    for event in client.ask(PROMPT.format(n=number), **wishes):
+    prompt = PROMPT.format(n=number)
+    for event in client.stream(prompt, model=model, type="chat", allow_nodes=nodes, max_tokens=max_tokens).steps():
         if event["event"] == "text":
             last_s = time.perf_counter() - begun_s
             later += len(event["token_ids"]) if first_s else 0

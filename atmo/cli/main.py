@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from atmo.cli import running
-from atmo.cli.grammar import config, evaluate, keys, mesh, node
+from atmo.cli.grammar import config, evaluate, keys, mesh, models, node, receipt
 from atmo.cli.grammar.options import (
     AsJson,
     ConfigFile,
@@ -23,7 +23,6 @@ from atmo.cli.grammar.options import (
     Temperature,
     Timeout,
     Where,
-    before_command,
     pairs,
 )
 
@@ -35,12 +34,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-models_app = typer.Typer(help="Models on this machine and in the mesh. Without a command: tables of them.")
 app.add_typer(node.app, name="node")
 app.add_typer(mesh.app, name="mesh")
-app.add_typer(models_app, name="models")
+app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
+app.add_typer(receipt.app, name="receipt")
 app.add_typer(evaluate.app, name="eval")
 
 Files = Annotated[
@@ -83,6 +82,13 @@ def ask(
     seed: Seed = -1,
     timeout: Timeout = 120.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show why this node was chosen.")] = False,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", help="The text stays inside this node's residency, or here; if need be, a model comes."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --private: fetch the model without asking.")] = False,
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:
@@ -90,6 +96,8 @@ def ask(
     from atmo.cli import ask_commands
 
     wishes = _wishes(model, kind, where, system, max_tokens, temperature, seed, timeout)
+    if private or yes:
+        wishes |= {"private": private, "migrate": "yes" if yes else "ask"}
     ask_commands.ask(text or [], file or [], wishes, node, explain=explain, as_json=as_json)
 
 
@@ -152,21 +160,6 @@ def explain(
     from atmo.cli import ask_commands
 
     ask_commands.explain(request, node, as_json=as_json)
-
-
-@models_app.callback(invoke_without_command=True)
-def models(context: typer.Context, node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
-    """Models on this machine and in the mesh. Without a command: tables of them."""
-    if before_command(context, node=node, home=home, json=as_json):
-        models_list(node, home, as_json)
-
-
-@models_app.command("list")
-def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
-    """Models on this machine, and what the mesh serves if a node is running."""
-    from atmo.cli import mesh_commands
-
-    mesh_commands.models(node, home, as_json=as_json)
 
 
 @app.command()

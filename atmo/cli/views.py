@@ -66,6 +66,85 @@ def _served(entry: Json) -> Text:
     return line
 
 
+def plan(event: Json) -> RenderableType:
+    """Which model would come, from whom, where to, how large, how long."""
+    sources = ", ".join(escape(source["name"]) for source in event["sources"]) or "this machine"
+    moves = f"{size(event['moves_bytes'])} from {sources}" if event["moves_bytes"] else "on disk there already"
+    return Text.from_markup(
+        f"Nothing inside the boundary can serve this, but a model can come to the data:\n"
+        f"  [bold]{escape(event['model'])}[/] {escape(event['quantisation'])} "
+        f"to [bold]{escape(event['to']['name'])}[/]: {moves}, about {duration(event['expected_s'])}\n"
+        f"  [dim]{escape(event['description'][:200])}[/]\n"
+        f"  [dim]memory {size(event['needs_bytes'])} of {size(event['free_bytes'])} free, context {event['context']} "
+        f"tokens, relevance {event['relevance']:.2f}[/]"
+    )
+
+
+def transfer_speed(event: Json) -> str:
+    """Speed and sources of a transfer."""
+    speed = f"{size(event['bytes_per_s'])}/s" if event["bytes_per_s"] else ""
+    count = len(event["sources"])
+    return " ".join(filter(None, (speed, f"from {count} source{'s' if count != 1 else ''}" if count else "")))
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= least:
+            return f"{count / least:.2f} {unit}" if unit == "GB" else f"{count / least:.0f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def receipt_line(event: Json) -> RenderableType:
+    return Text.from_markup(
+        f"[dim]receipt {event['id'][:12]}: signed by this node; check it: atmo receipt verify {event['id'][:12]}[/]"
+    )
+
+
+def receipts(found: list[Json]) -> RenderableType:
+    view = table("RECEIPT", "WHEN", "NODE", "ANSWERED BY", "MODEL", "CAME|right", "GENUINE")
+    for each in found:
+        moved = each.get("transfer") or {}
+        view.add_row(
+            each["id"][:12],
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(each["done_at_s"])),
+            each["node"]["name"],
+            each["answered_by"]["name"],
+            each["model"]["name"],
+            size(moved["bytes_in"]) if moved.get("bytes_in") else "-",
+            Text("yes", style="green") if each["genuine"] else Text("NO", style="bold red"),
+        )
+    return view
+
+
+def receipt(says: Json) -> RenderableType:
+    facts = table("", "")
+    facts.show_header = False
+    rule, moved = says["rule"], says.get("transfer")
+    homes = " or ".join(rule["data_residency"])
+    out = ", ".join(f"{each['name']} {size(each['bytes'])}" for each in says["request_bytes_out"])
+    rows = [
+        ("receipt", says["id"]),
+        ("signed by", f"{says['node']['name']} {says['signer']}"),
+        ("rule", f"data_residency {homes}" if homes else "local_only" if rule["local_only"] else "none"),
+        ("answered by", f"{says['answered_by']['name']} {says['answered_by']['peer']}"),
+        ("model", f"{says['model']['name']} {says['model']['root']}"),
+        ("request sent to", out or "no other node"),
+    ]
+    if moved:
+        sources = ", ".join(f"{each['name']} {size(each['bytes'])}" for each in moved["sources"])
+        took_s = max(0.0, moved["ended_at_s"] - moved["began_at_s"])
+        came = f"{size(moved['bytes_in'])}{f' from {sources}' if sources else ''} in {duration(took_s)}"
+        rows.append(("model came", came if moved["bytes_in"] else "was on disk"))
+    for name, value in rows:
+        facts.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
+    return facts
+
+
+def verified(says: Json) -> RenderableType:
+    return Group(Text.from_markup("[bold green]✓[/] Signed by the node it names, and unchanged since."), receipt(says))
+
+
 def mesh(report: Json) -> RenderableType:
     """All nodes with what they offer, one line for each capability. Labels only where some node has any."""
     nodes = report["nodes"]
@@ -183,27 +262,6 @@ def setting_value(value: Any) -> str:
 def day(at_s: float) -> str:
     """Seconds since 1970 as a local date and time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
-
-
-def models(report: Json) -> RenderableType:
-    here = table("MODEL", "TYPE", "SIZE|right", "CONTEXT|right", "PARAMETERS|right", "WHERE")
-    for model in report["local"]:
-        here.add_row(
-            Text(model["name"], style="bold"),
-            model["type"],
-            f"{model['size_bytes'] / 1e6:.1f} MB",
-            str(model["context"] or "-"),
-            count(model["parameters"]),
-            Text("comes with atmo" if model["embedded"] else model["path"], overflow="fold"),
-        )
-    parts: list[RenderableType] = [here]
-    if report.get("served"):
-        there = table("SERVED AS", "MODEL", "BY")
-        for entry in report["served"]:
-            there.add_row(entry["id"], entry["model"], ", ".join(entry["nodes"]))
-        parts += [Text(), there]
-    parts += [Text.from_markup(f"[yellow]![/] {escape(problem)}") for problem in report["problems"]]
-    return Group(*parts)
 
 
 def decision(report: Json) -> RenderableType:

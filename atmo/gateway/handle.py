@@ -32,9 +32,18 @@ class RouteRequest(BaseModel):
 
 
 class AskRequest(RouteRequest):
-    """`images`: PNG or JPEG as data: URLs; `max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the
-    request is given up."""
+    """`intent`: what is to be done with the text, and decides alone where it goes; `images`: PNG or JPEG as data: URLs;
+    `max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up.
 
+    private: the text stays where this node is: at nodes with its `residency`, or at this node where it has none.
+    migrate: what to do when nobody inside the boundary can serve it and a model could come: `ask` tells the plan and
+    ends, `yes` carries it out, `no` fails; empty is `ask` for private requests and `no` for others.
+    """
+
+    private: bool = False
+    migrate: str = Field(default="", pattern="^(|ask|yes|no)$")
+
+    intent: str = ""
     system: str = ""
     history: list[Message] = Field(default_factory=list)
     images: list[str] = Field(default_factory=list, max_length=MAX_IMAGES)
@@ -53,6 +62,13 @@ class RevokeRequest(BaseModel):
     whom: str = Field(min_length=1, max_length=100)
 
 
+class FetchRequest(BaseModel):
+    """model: a name, a capability or a root that peers give away."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str = Field(min_length=1, max_length=200)
+
+
 class NodeHandle(Protocol):
     """A node as the gateway sees it. All raise AtmoError."""
 
@@ -67,6 +83,10 @@ class NodeHandle(Protocol):
     def members_view(self) -> Json: ...
 
     def counters(self) -> Json: ...
+
+    def transfers_view(self) -> Json: ...
+
+    def fetch(self, wanted: str) -> Json: ...
 
     def revoke(self, whom: str) -> Json: ...
 

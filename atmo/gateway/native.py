@@ -11,7 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from atmo.errors import AtmoError
 from atmo.gateway.asgi import trace_of
-from atmo.gateway.handle import AskRequest, Json, NodeHandle, RevokeRequest, RouteRequest
+from atmo.gateway.handle import AskRequest, FetchRequest, Json, NodeHandle, RevokeRequest, RouteRequest
 from atmo.gateway.trace import Trace
 
 
@@ -49,6 +49,16 @@ def native_routes(node: NodeHandle) -> APIRouter:
     async def models() -> Json:
         """What the mesh serves, by capability."""
         return node.models_view()
+
+    @router.get("/transfers")
+    async def transfers() -> Json:
+        """Models on their way here and from here, and those that arrived lately."""
+        return node.transfers_view()
+
+    @router.post("/fetch")
+    async def fetch(request: FetchRequest) -> Json:
+        """Begin to fetch a model from peers; `/api/transfers` says how far it is. Only over the Unix socket."""
+        return node.fetch(request.model)
 
     @router.get("/requests/{request_id}")
     async def explained(request_id: str) -> Json:

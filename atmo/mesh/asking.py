@@ -109,7 +109,12 @@ class Asking:
 
     async def ask(self, job: Job) -> AsyncGenerator[Routed | Answer, None]:
         """See `MeshNode.ask`."""
-        call = calls.Call(os.urandom(16), job.task, self._clock.now() + job.timeout_s)
+        call = calls.Call(
+            os.urandom(16),
+            job.task,
+            self._clock.now() + job.timeout_s,
+            job.query.constraints.data_residency,
+        )
         opened = _Open(call, job.query)
         decision = self._route(job.query)
         if decision.probes and self._refresh is not None and await self._refresh(decision):

@@ -11,7 +11,7 @@ import msgspec
 
 from atmo.errors import FrameTooLarge, LocalProtocolError, RemoteProtocolError
 from atmo.mesh.limits import MAX_MESSAGE_BYTES
-from atmo.mesh.messages import AnyMessage
+from atmo.mesh.messages import CHUNK_TAG, AnyMessage
 from atmo.mesh.rows import reason
 
 PROTOCOL_VERSION = 1
@@ -19,6 +19,7 @@ PROTOCOL_VERSION = 1
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 _HEAD = bytes([PROTOCOL_VERSION])
+_CHUNK_HEAD = bytes([0x94, CHUNK_TAG])  # an array of four: the tag and the three fields
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -44,6 +45,12 @@ def encode_large(message: AnyMessage) -> bytes:
     return frame
 
 
+def encode_chunk(root: bytes, chunk: int, data: bytes | memoryview) -> bytes:
+    """The frame of a `Chunk`, put together with a single copy of its data."""
+    head = (_HEAD, _CHUNK_HEAD, _encoder.encode(root), _encoder.encode(chunk), b"\xc6", len(data).to_bytes(4, "big"))
+    return b"".join((*head, data))
+
+
 def decode(frame: bytes) -> AnyMessage:
     """The message in a frame. Raises RemoteProtocolError, in one line."""
     if len(frame) > MAX_MESSAGE_BYTES:
@@ -51,8 +58,8 @@ def decode(frame: bytes) -> AnyMessage:
     return decode_large(frame)
 
 
-def decode_large(frame: bytes) -> AnyMessage:
-    """The same for bytes that came in pieces, whose number was bounded."""
+def decode_large(frame: bytes | memoryview) -> AnyMessage:
+    """The same for bytes that came in pieces, whose number was bounded, or on the bulk lane, which bounds them."""
     if not frame or frame[0] != PROTOCOL_VERSION:
         theirs = frame[0] if frame else "none"
         raise RemoteProtocolError(

@@ -26,6 +26,13 @@ MAX_ORIGINS = 16_384
 MAX_CHARGES = 256
 # Versions of one origin that are told: twice the rows it may have. A bucket of the largest table stays within a frame.
 MAX_VERSIONS = 512
+# A model's chunk (atmo/models/manifest.py) and chunks of the largest model, 4 TiB: a bit for each fits into a control
+# frame. Chunks named in one message, and bytes of a manifest in one, which travels on the bulk lane.
+MAX_CHUNK_BYTES = 1 << 20
+MAX_CHUNKS = 1 << 22
+MAX_CHUNKS_TOLD = 1024
+MAX_MANIFEST_PART_BYTES = 512 << 10
+MAX_MANIFEST_BYTES = 160 << 20
 # The longest a row lives without being renewed: in a mesh of thousands renewals are rare (pace.py), and who is gone is
 # noticed by neighbours. High-water marks outlive it (rowstore.py).
 MAX_TTL_S = 3600.0
@@ -39,6 +46,8 @@ CallId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 Big = Annotated[int, Meta(ge=0, le=_INT53)]
 Order = Annotated[int, Meta(ge=1, le=_INT53)]
+ChunkNumber = Annotated[int, Meta(ge=0, lt=MAX_CHUNKS)]
+Chunks = Annotated[tuple[ChunkNumber, ...], Meta(min_length=1, max_length=MAX_CHUNKS_TOLD)]
 Credits = Annotated[int, Meta(ge=1, le=4096)]
 
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]

@@ -17,6 +17,10 @@ from atmo.ids import PeerId
 from atmo.keys import Sealed
 from atmo.mesh.capability import Load
 from atmo.mesh.limits import (
+    MAX_CHUNK_BYTES,
+    MAX_CHUNKS,
+    MAX_MANIFEST_BYTES,
+    MAX_MANIFEST_PART_BYTES,
     MAX_ORIGINS,
     MAX_PARCEL_BYTES,
     MAX_PARCELS,
@@ -25,6 +29,8 @@ from atmo.mesh.limits import (
     Address,
     Big,
     CallId,
+    ChunkNumber,
+    Chunks,
     Count,
     Credits,
     Duration,
@@ -51,6 +57,7 @@ Hops = Annotated[int, Meta(ge=0, le=MAX_HOPS)]
 PeerKey = Annotated[PeerId, Meta(min_length=32, max_length=32)]
 Path = Annotated[tuple[PeerKey, ...], Meta(max_length=MAX_HOPS)]
 Contacts = Annotated[tuple["Contact", ...], Meta(max_length=MAX_CONTACTS)]
+Homes = Annotated[tuple[Name, ...], Meta(max_length=16)]
 RowIds = Annotated[bytes, Meta(min_length=8, max_length=8 * MAX_ROWS_PER_FRAME)]
 Parts = Annotated[int, Meta(ge=1, le=256)]
 
@@ -167,7 +174,9 @@ class Prune(Message, frozen=True, tag=33):
 class Ask(Message, frozen=True, tag=10):
     """Do this. `window` parts may be sent before the first Grant; `deadline_s` is what is left of the request's time.
 
-    id: 16 random bytes, the request's name everywhere; attempt: 0 for the first node that is asked, 1 for the next.
+    id: 16 random bytes, the request's name everywhere; attempt: 0 for the first node that is asked, 1 for the next;
+    homes: where the data may be, any `residency` where empty. A node that is not there refuses, whoever
+    asks.
     """
 
     id: CallId
@@ -176,6 +185,7 @@ class Ask(Message, frozen=True, tag=10):
     task: Task
     deadline_s: Duration
     window: Credits
+    homes: Homes
 
 
 class Part(Message, frozen=True, tag=11):
@@ -264,9 +274,106 @@ class Told(Message, frozen=True, tag=29):
     load: Load
 
 
+class GetManifest(Message, frozen=True, tag=40):
+    """Send the manifest of this model from this byte on: what it is made of, and the hash of each of its chunks."""
+
+    root: Key32
+    at: Annotated[int, Meta(ge=0, lt=MAX_MANIFEST_BYTES)]
+
+
+class ManifestPart(Message, frozen=True, tag=41):
+    """The answer, as much as fits, on the bulk lane. total: bytes of the whole."""
+
+    root: Key32
+    at: Annotated[int, Meta(ge=0, lt=MAX_MANIFEST_BYTES)]
+    total: Annotated[int, Meta(ge=1, le=MAX_MANIFEST_BYTES)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=MAX_MANIFEST_PART_BYTES)]
+
+
+class Bitmap(Message, frozen=True, tag=42):
+    """Which chunks the sender has: the first is the highest bit of the first byte. answer: tell yours, too."""
+
+    root: Key32
+    bits: Annotated[bytes, Meta(min_length=1, max_length=MAX_CHUNKS // 8)]
+    answer: bool
+
+
+class Have(Message, frozen=True, tag=43):
+    """More chunks that the sender has now, to peers it exchanged bitmaps with."""
+
+    root: Key32
+    chunks: Chunks
+
+
+class GetChunks(Message, frozen=True, tag=44):
+    """Send these chunks, each in a Chunk."""
+
+    root: Key32
+    chunks: Chunks
+
+
+class DropChunks(Message, frozen=True, tag=45):
+    """These are not needed any more."""
+
+    root: Key32
+    chunks: Chunks
+
+
+class Elsewhere(Message, frozen=True, tag=46):
+    """Another peer was given these a moment ago and passes them on: ask it, or the sender again after a while."""
+
+    root: Key32
+    chunks: Chunks
+    holder: PeerKey
+    wait_s: Duration
+
+
+class NotServed(Message, frozen=True, tag=47):
+    """The model is not to be had from the sender. code: `unknown`, `private`, `busy` or `failed`."""
+
+    root: Key32
+    code: Word
+    message: Sentence
+
+
+CHUNK_TAG = 48
+
+
+class Chunk(Message, frozen=True, tag=CHUNK_TAG):
+    """A chunk, on the bulk lane. data stays where the transport received it."""
+
+    root: Key32
+    chunk: ChunkNumber
+    data: Annotated[memoryview, Meta(min_length=1, max_length=MAX_CHUNK_BYTES)]
+
+
+class Bring(Message, frozen=True, tag=50):
+    """Get this model from whoever seeds it and serve it: the data that it is for may not come to where it is.
+
+    id: 16 random bytes, of the request that needs it.
+    """
+
+    id: CallId
+    root: Key32
+
+
+class Brought(Message, frozen=True, tag=51):
+    """How far that is. state: `running`, `loading`, `ready` or `failed`, the last two being final; capability: what to
+    ask for once it is ready; message, hint: why it failed."""
+
+    id: CallId
+    state: Word
+    bytes_done: Big
+    bytes_total: Big
+    capability: Name
+    message: Sentence
+    hint: Sentence
+
+
 OverlayMessage = Join | ForwardJoin | Neighbour | Disconnect | Shuffle | ShuffleReply
 TreeMessage = Push | IHave | Graft | Prune
 SyncMessage = Versions | Digest
+SwarmMessage = GetManifest | ManifestPart | Bitmap | Have | GetChunks | DropChunks | Elsewhere | NotServed | Chunk
 AnyMessage = (
     Rows
     | Versions
@@ -293,4 +400,7 @@ AnyMessage = (
     | Parcel
     | Probe
     | Told
+    | SwarmMessage
+    | Bring
+    | Brought
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -24,17 +25,37 @@ from atmo.keys import Certificate, Identity, Passport, Sealed, check_revocation,
 from atmo.mesh import calls, core, events
 from atmo.mesh.asking import Asking, Job, Routed
 from atmo.mesh.capability import Capability
-from atmo.mesh.codec import decode, encode
+from atmo.mesh.classes import ELSEWHERE
+from atmo.mesh.codec import decode_large, encode
 from atmo.mesh.decision import Decision
+from atmo.mesh.exchange import Exchange, NoExchange
 from atmo.mesh.field import GradientField
-from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Parcel, Part, Probe, Scores, Told, Vectors
+from atmo.mesh.messages import (
+    AnyMessage,
+    Ask,
+    Bring,
+    Brought,
+    Cancel,
+    Chunk,
+    Done,
+    Failed,
+    Grant,
+    ManifestPart,
+    Parcel,
+    Part,
+    Probe,
+    Scores,
+    SwarmMessage,
+    Told,
+    Vectors,
+)
 from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.parcels import Parcels, cut
 from atmo.mesh.probing import Probing
 from atmo.mesh.query import Query
 from atmo.mesh.roll import Roll
 from atmo.mesh.routing import decide
-from atmo.mesh.rows import Gradient, Kind, NodeInfo, Renewal
+from atmo.mesh.rows import Gradient, Kind, NodeInfo, Renewal, Seed
 from atmo.mesh.service import Answer, Service
 from atmo.mesh.serving import OnServed, Serving, nobody
 from atmo.mesh.table import RoutingTable
@@ -52,6 +73,8 @@ RTT_INTERVAL_S = 1.0
 # How long a request waits for the link to a node that is no neighbour, before another node is asked. A guess: several
 # handshakes over a slow network.
 LINK_WAIT_S = 4.0
+# Requests whose sent bytes are remembered. A guess: more than run at once.
+SENT_KEPT = 1000
 # Why others refuse this node for what it is, whatever their address. It is over when anybody is linked.
 OWN_FAULTS = ("expired", "replaced", "revoked", "used")
 
@@ -88,19 +111,21 @@ class MeshNode:
         self.transport = transport
         self.table = RoutingTable()
         self.field = GradientField(self.table)
-        self.serving = Serving(self.peer, self._transmit, on_served)
+        self.serving = Serving(self.peer, self._transmit, on_served, self._inside)
+        self.sent_bytes: OrderedDict[bytes, dict[PeerId, int]] = OrderedDict()  # of each request's text, to whom
         self.probing = Probing(clock, self._transmit, transport.linked, transport.rtt_s)
         self.asking = Asking(
             clock,
             self.route,
             self._transmit,
             self._learn,
-            self._want,
+            self.want,
             self._root_of,
             self._chance,
             self.probing.refresh,
         )
         self.problems: dict[str, Problem] = {}
+        self.exchange: Exchange = NoExchange()
         self.vet: Callable[[PeerId, Capability], bool] = lambda origin, capability: True
         self._wanted: set[Multiaddr] = set()
         self._told: set[tuple[str, str]] = set()
@@ -123,6 +148,7 @@ class MeshNode:
             sizes=sizes,
             revoked=revoked,
         )
+        self._small = self._core.fabric.everyone  # as of the last event: all link to all
         for statement in self._core.revocations.statements:
             self._trust.revoke(check_revocation(statement, mesh).key)
         self._asks_others = asks_others
@@ -170,6 +196,16 @@ class MeshNode:
         """Tell the mesh that it is gone; requests that run go on."""
         self.serving.withdraw(capability_id)
         self._handle(events.Withdraw(Kind.CAPABILITY, capability_id))
+
+    def seed(self, root: str, body: Seed | None) -> None:
+        """Tell the mesh that this node gives a model away; None: not any more."""
+        self._handle(events.Publish(Kind.SEED, root, body) if body is not None else events.Withdraw(Kind.SEED, root))
+
+    def seeds(self) -> Iterator[tuple[PeerId, str, Seed]]:
+        """Who gives which model away, this node included: peer, root in hex, what it says of it."""
+        for row in self._core.store.rows(Kind.SEED):
+            if isinstance(row.body, Seed):
+                yield row.id.origin, row.id.key, row.body
 
     def load_changed(self) -> None:
         """A service became busier, idler, ready or not: publish it, soon."""
@@ -242,6 +278,7 @@ class MeshNode:
                 self._handle(events.LinkUp(event.peer, event.address, event.outbound))
                 for ask in self._parked.pop(event.peer, []):
                     self._transmit(event.peer, ask)
+                self.exchange.linked(event.peer)
             elif isinstance(event, LinkDown):
                 self._lost(event)
             elif isinstance(event, DialFailed):
@@ -323,6 +360,7 @@ class MeshNode:
         self.serving.peer_lost(event.peer)
         self._handle(events.LinkDown(event.peer, event.reason))
         self.asking.peer_lost(event.peer, event.reason)
+        self.exchange.lost(event.peer)
 
     def _handle(self, event: events.Event) -> None:
         now = moment(self._clock)
@@ -331,6 +369,8 @@ class MeshNode:
             self._learn_latencies(now.mono_s)
         for effect in self._core.handle(event, now):
             self._perform(effect)
+        if self._core.fabric.everyone != self._small:
+            self._resized()
         self._sleep_until(self._core.next_wakeup())
 
     def _learn_latencies(self, now_s: float) -> None:
@@ -428,7 +468,6 @@ class MeshNode:
                     self.table.put_capability(origin, body)
                 else:
                     self.table.drop_capability(origin, key)
-                self.table.put_capability(origin, body)
         elif isinstance(body, Renewal):
             if key == format_peer(self.peer):
                 self._on_renewal(body.membership)
@@ -456,10 +495,17 @@ class MeshNode:
         """Where all link to all, a node without a link cannot be asked; in a larger mesh one is made when needed."""
         if origin == self.peer:
             return
-        if not self._core.fabric.everyone:
+        askable = not self._small and origin not in self._core.vigil.detector.suspects()
+        if askable or origin in self.transport.linked():
             self.table.mark_back(origin)
-        elif origin not in self.transport.linked():
+        else:
             self.table.mark_lost(origin)
+
+    def _resized(self) -> None:
+        """The mesh became too large for all to link to all, or small enough: that decides who can be asked."""
+        self._small = self._core.fabric.everyone
+        for origin in [self.table.peers.id[index] for index in self.table.peers.info]:
+            self._mark(origin)
 
     def _judged(self, peer: PeerId, health: events.Health) -> None:
         """A suspect is asked nothing until it contradicts; nobody is suspected here who is linked."""
@@ -491,13 +537,34 @@ class MeshNode:
         if isinstance(message, Cancel) and (carrying := self._carrying.get((message.id, message.attempt))):
             carrying.cancel()
         try:
-            self.transport.send(peer, encode(message))
+            frame = encode(message)
+            if isinstance(message, Ask):
+                self._sent(message, peer, len(frame))
+            self.transport.send(peer, frame)
         except FrameTooLarge:
             assert isinstance(message, Ask), "every other message is bounded by its fields"
             self._carry(peer, message)
         except TransportError as error:
             if isinstance(message, Ask):
                 asyncio.get_running_loop().call_soon(self.asking.not_sent, message.id, peer, error.message)
+
+    def _sent(self, ask: Ask, peer: PeerId, size_bytes: int) -> None:
+        """Keep count of what leaves this node, for receipts."""
+        sent = self.sent_bytes.setdefault(ask.id, {})
+        sent[peer] = sent.get(peer, 0) + size_bytes
+        while len(self.sent_bytes) > SENT_KEPT:
+            self.sent_bytes.popitem(last=False)
+
+    def _inside(self, ask: Ask) -> bool:
+        """May the data of this request be here, and where the capability has it run?"""
+        if not ask.homes:
+            return True
+        allowed = {("residency", home) for home in ask.homes}
+        row = self.table.find(self.peer, ask.capability)
+        labels = self.table.classes.labels[int(self.table.rows.klass[row])] if row >= 0 else frozenset()
+        info = self.table.peers.info.get(self.table.find_peer(self.peer))
+        here = bool(info is not None and allowed & set(info.labels))
+        return here and (ELSEWHERE not in labels or bool(allowed & labels))
 
     def _carry(self, peer: PeerId, ask: Ask) -> None:
         """Send a request that is larger than a frame."""
@@ -508,6 +575,7 @@ class MeshNode:
     async def _send_parcels(self, peer: PeerId, ask: Ask) -> None:
         try:
             for parcel in cut(ask):
+                self._sent(ask, peer, len(parcel.data))
                 await self.transport.send_bulk(peer, encode(parcel))
         except FrameTooLarge as error:
             self.asking.receive(
@@ -517,10 +585,14 @@ class MeshNode:
             self.asking.not_sent(ask.id, peer, error.message)
 
     def _on_bulk(self, peer: PeerId, frame: bytes) -> None:
-        """What comes on the bulk lane is dealt with at once, so its sender may send as much again."""
-        self.transport.release_bulk(peer, len(frame))
+        """Pieces of requests are dealt with at once, so their sender may send as much again; what belongs to a model is
+        given back by whoever has put it on disk."""
         try:
-            message = decode(frame)
+            message = decode_large(frame)
+            if isinstance(message, Chunk | ManifestPart):
+                self.exchange.bulk(peer, message, len(frame))
+                return
+            self.transport.release_bulk(peer, len(frame))
             ask = self._parcels.receive(peer, message, self._clock.now()) if isinstance(message, Parcel) else None
         except RemoteProtocolError as error:
             self._perform(events.Misbehaved(peer, error.message))
@@ -528,8 +600,12 @@ class MeshNode:
         if ask is not None:
             self.serving.ask(peer, ask)
 
-    def _want(self, peer: PeerId, needed: bool) -> None:
-        """A request needs a link to the peer, or does not any more."""
+    def say(self, peer: PeerId, message: AnyMessage) -> None:
+        """Send a message of somebody else's, such as a transfer's. Of a peer that is gone, `lost` tells."""
+        self._transmit(peer, message)
+
+    def want(self, peer: PeerId, needed: bool) -> None:
+        """A request or a transfer needs a link to the peer, or does not any more."""
         if peer != self.peer and not self._closed:
             self._handle(events.Want(peer, needed=needed))
 
@@ -543,7 +619,7 @@ class MeshNode:
         return float(self._rng.random())
 
     def _park(self, peer: PeerId, ask: Ask) -> None:
-        """Until the link is there that `_want` asked for, or too late."""
+        """Until the link is there that `want` asked for, or too late."""
         self._parked.setdefault(peer, []).append(ask)
         late = "no link to it came about in time"
         asyncio.get_running_loop().call_later(LINK_WAIT_S, self._give_up_link, peer, ask, late)
@@ -569,6 +645,8 @@ class MeshNode:
         elif isinstance(message, Cancel):
             self._parcels.cancel(peer, message.id, message.attempt)
             self.serving.cancel(peer, message)
+        elif isinstance(message, SwarmMessage | Bring | Brought):
+            self.exchange.receive(peer, message)
         elif isinstance(message, Probe):
             service = self.serving.services.get(message.capability)
             if service is not None:
@@ -584,9 +662,11 @@ class MeshNode:
         elif seen.what == "first_part":
             self.field.observe_first_token(seen.peer, seen.capability, seen.elapsed_s, now_s, seen.prompt_tokens)
         elif seen.what == "finished":
-            self.field.observe_finish(
+            passed = self.field.observe_finish(
                 seen.peer, seen.capability, seen.elapsed_s, seen.prompt_tokens, seen.output_tokens, now_s
             )
+            if passed:
+                self._happened("readmitted", seen.peer, f"{seen.capability} answers again")
         elif seen.what == "failed":
             out_s = self.field.observe_failure(seen.peer, seen.capability, now_s)
             if out_s:

@@ -18,7 +18,7 @@ from atmo.errors import LocalProtocolError, RemoteProtocolError
 from atmo.ids import MeshId, PeerId
 from atmo.keys import Certificate, Sealed
 from atmo.keys import Verify as Verify
-from atmo.mesh.capability import Capability, Load
+from atmo.mesh.capability import Capability, Descriptor, Load
 from atmo.mesh.limits import (
     MAX_CHARGES,
     MAX_ROW_BYTES,
@@ -45,6 +45,7 @@ class Kind(enum.IntEnum):
     NODE = 1
     CAPABILITY = 2
     GRADIENT = 3
+    SEED = 4
     CERT = 5
     SUSPECT = 7  # between them: kinds that are planned
 
@@ -94,11 +95,38 @@ class Suspicion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     charges: Annotated[tuple[Charge, ...], Meta(max_length=MAX_CHARGES)]
 
 
-Body = NodeInfo | Capability | Gradient | Renewal | Suspicion
+class Shape(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What tells how much memory a language model takes: layers, width of one, words it knows, tokens it was trained to
+    hold, bytes of keys and values for each. Zeros where they are not known."""
+
+    layers: Count = 0
+    width: Count = 0
+    vocabulary: Count = 0
+    context: Big = 0
+    kv_bytes_per_token: Big = 0
+
+
+class Seed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of a SEED row: its origin has the model that the row's key names by its root (hex), and gives it away.
+
+    kind: what can load it, as in `ModelSpec`; descriptor: what it would be offered as; only: labels of the nodes that
+    may have it, all where empty; complete: False while the origin is still fetching it, and gives what it has.
+    """
+
+    size_bytes: Big
+    kind: Word
+    descriptor: Descriptor
+    shape: Shape
+    only: Labels
+    complete: bool
+
+
+Body = NodeInfo | Capability | Gradient | Renewal | Suspicion | Seed
 BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.NODE: NodeInfo,
     Kind.CAPABILITY: Capability,
     Kind.GRADIENT: Gradient,
+    Kind.SEED: Seed,
     Kind.CERT: Renewal,
     Kind.SUSPECT: Suspicion,
 }
@@ -197,6 +225,8 @@ def decode_body(kind: Kind, raw: msgspec.Raw) -> Body | None:
             _refuse_duplicate_keys(raw)
         elif isinstance(body, Capability):
             _refuse_duplicate_keys(_PARTS.decode(raw)[0])
+        elif isinstance(body, Seed):
+            _refuse_duplicate_keys(_PARTS.decode(raw)[2])
     except _NOT_DECODABLE as exc:
         raise RemoteProtocolError(f"A row's body does not decode: {reason(exc)}.") from exc
     return body

@@ -57,6 +57,7 @@ class MeshTiming:
             Kind.NODE: self.node_ttl_s,
             Kind.CAPABILITY: self.capability_ttl_s,
             Kind.GRADIENT: self.gradient_ttl_s,
+            Kind.SEED: self.capability_ttl_s,
             Kind.CERT: self.node_ttl_s,
             Kind.SUSPECT: self.suspect_ttl_s,
         }[kind]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from atmo.config import Config, ServeSection
+from atmo.config import Config, InferenceSection, ServeSection
 from atmo.errors import ConfigError
 from atmo.inference.engine import ModelSpec
 from atmo.mesh.capability import CHAT, MAX_EXAMPLES, MAX_TEXT_CHARS, VISION, Descriptor
@@ -18,10 +18,12 @@ MAX_TOLD_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One capability of this node: its descriptor for the mesh and its model for the engine."""
+    """One capability of this node: its descriptor for the mesh and its model for the engine. root: hex, of a model in
+    the store; empty for one whose root is yet to be found."""
 
     descriptor: Descriptor
     spec: ModelSpec
+    root: str = ""
 
 
 def offers(config: Config) -> list[Offer]:
@@ -38,8 +40,11 @@ def offers(config: Config) -> list[Offer]:
 
 
 def _offer(section: ServeSection, config: Config) -> Offer:
-    model = find_model(section.model, config.home)
-    inference = config.inference
+    return offer_of(find_model(section.model, config.home), section, config.inference)
+
+
+def offer_of(model: LocalModel, section: ServeSection, inference: InferenceSection) -> Offer:
+    """A model that is here, as the configuration or nobody describes it. Raises ConfigError."""
     spec = ModelSpec(
         name=model.name,
         kind=model.kind,
@@ -52,10 +57,11 @@ def _offer(section: ServeSection, config: Config) -> Offer:
         gpu_layers=inference.gpu_layers,
         system_prompt=section.system,
     )
-    return Offer(_descriptor(section, model, spec), spec)
+    return Offer(describe_offer(section, model, spec.context), spec, model.root)
 
 
-def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> Descriptor:
+def describe_offer(section: ServeSection, model: LocalModel, context: int) -> Descriptor:
+    """context: as configured, 0 for the model's own. Raises ConfigError."""
     kind = section.type or model.type
     description = section.description or model.description
     examples = section.examples or (() if section.description else model.examples)
@@ -71,7 +77,7 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
         labels.setdefault(*GENERAL)  # a chat model that nobody narrowed down takes what fits nothing else
     if model.licence:
         labels.setdefault("licence", model.licence)
-    context = min(spec.context or info.context, info.context) if info else 0
+    held = min(context or info.context, info.context) if info else 0
     return Descriptor(
         id=f"atmo:{kind}:{slug(section.name or model.name)}",
         type=kind,
@@ -79,7 +85,7 @@ def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> De
         examples=examples,
         model=model.name,
         version=section.version or model.version,
-        context=context,
+        context=held,
         modalities=("image",) if kind == VISION else ("text",),
         quantisation=info.quantisation if info else "",
         parameters=info.parameters if info else 0,

@@ -194,7 +194,7 @@ def test_a_deeply_nested_row_is_refused_at_its_header() -> None:
         Part(bytes(16), -1, 0, Piece("")),
         Scores(bytes(16), 0, 0, (("x", float("nan")),)),
         Vectors(bytes(16), 0, 0, b""),
-        Ask(bytes(16), 0, "x", Task((Turn("user", "x"),), Sampling(temperature=-1.0)), 1.0, 1),
+        Ask(bytes(16), 0, "x", Task((Turn("user", "x"),), Sampling(temperature=-1.0)), 1.0, 1, ()),
         Rows((SignedRow(b"", b""),)),
     ],
     ids=repr,
@@ -205,7 +205,7 @@ def test_this_node_does_not_send_what_it_would_not_accept(message: AnyMessage) -
 
 
 def test_a_conversation_that_fits_no_frame_is_told_to_its_sender() -> None:
-    ask = Ask(bytes(16), 0, "x", Task((Turn("user", "x" * MAX_MESSAGE_BYTES),)), 1.0, 1)
+    ask = Ask(bytes(16), 0, "x", Task((Turn("user", "x" * MAX_MESSAGE_BYTES),)), 1.0, 1, ())
     with pytest.raises(FrameTooLarge, match="allowed"):
         encode(ask)
 

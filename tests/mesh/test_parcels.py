@@ -17,7 +17,7 @@ ANNA = PeerId(b"a" * 32)
 
 def book(pages: int, number: int = 0) -> Ask:
     text = "x" * (pages * MAX_PARCEL_BYTES)
-    return Ask(number.to_bytes(16, "big"), 0, "atmo:chat:nano", Task((Turn("user", text),)), 60.0, 64)
+    return Ask(number.to_bytes(16, "big"), 0, "atmo:chat:nano", Task((Turn("user", text),)), 60.0, 64, ())
 
 
 def test_a_book_arrives_as_it_was_sent() -> None:

@@ -21,18 +21,29 @@ from atmo.mesh.codec import encode
 from atmo.mesh.messages import (
     AnyMessage,
     Ask,
+    Bitmap,
+    Bring,
+    Brought,
     Cancel,
+    Chunk,
     Contact,
     Digest,
     Disconnect,
     Done,
+    DropChunks,
+    Elsewhere,
     Failed,
     ForwardJoin,
+    GetChunks,
+    GetManifest,
     Graft,
     Grant,
+    Have,
     IHave,
     Join,
+    ManifestPart,
     Neighbour,
+    NotServed,
     Parcel,
     Part,
     Probe,
@@ -47,7 +58,20 @@ from atmo.mesh.messages import (
     Vectors,
     Versions,
 )
-from atmo.mesh.rows import Body, Charge, Gradient, Kind, NodeInfo, Renewal, Row, RowId, Suspicion, seal
+from atmo.mesh.rows import (
+    Body,
+    Charge,
+    Gradient,
+    Kind,
+    NodeInfo,
+    Renewal,
+    Row,
+    RowId,
+    Seed,
+    Shape,
+    Suspicion,
+    seal,
+)
 
 FILE = Path(__file__).with_name("protocol-1.json")
 ORIGIN = Identity(bytes(range(32)))
@@ -59,6 +83,7 @@ MEMBERSHIP = issue_membership(ROOT, ORIGIN.public, wall_s=1_750_000_000.0, seria
 GUEST = issue_membership(INVITE_KEY, ORIGIN.public, wall_s=1_750_000_000.0, serial=3, invite=INVITE)
 RENEWED = issue_membership(ROOT, ORIGIN.public, wall_s=1_770_000_000.0, serial=4, came_by=INVITE_KEY.public)
 CALL = bytes(range(16))
+MODEL = bytes(range(32, 64))
 CONTACT = Contact(PeerId(ORIGIN.public), ("/ip4/192.168.1.4/tcp/4600",))
 LOAD = Load("atmo:chat:nano", 2, 4, 1, 0.75, 900.5, 61.25, True)
 
@@ -99,6 +124,18 @@ BODIES: dict[str, tuple[Kind, str, Body | None]] = {
         ),
     ),
     "row gradient": (Kind.GRADIENT, "", Gradient((LOAD,))),
+    "row seed": (
+        Kind.SEED,
+        MODEL.hex(),
+        Seed(
+            3_145_729,
+            "gguf",
+            Descriptor(id="atmo:chat:nano", type="chat", description="Answers short questions.", root=MODEL.hex()),
+            Shape(2, 64, 259, 2048, 1024),
+            (("ward", "3"),),
+            True,
+        ),
+    ),
     "row cert": (Kind.CERT, format_peer(ORIGIN.public), Renewal(RENEWED)),
     "row suspect": (Kind.SUSPECT, "", Suspicion((Charge(bytes(range(64, 96)), 5, 2),))),
     "row node, accused once": (
@@ -147,7 +184,7 @@ def messages() -> dict[str, AnyMessage]:
         "ihave": IHave(bytes(range(16))),
         "graft": Graft(bytes(range(8))),
         "prune": Prune(),
-        "ask": Ask(CALL, 1, "atmo:chat:nano", TASK, 29.5, 64),
+        "ask": Ask(CALL, 1, "atmo:chat:nano", TASK, 29.5, 64, ("hospital",)),
         "part": Part(CALL, 1, 0, Piece("Hallo", (15, 70_000), SCORES, (CallDelta(0, "c1", "weather", "{"),), "Hal")),
         "vectors": Vectors(CALL, 0, 0, b"\x00\x00\x80\x3f" * 2),
         "scores": Scores(CALL, 0, 0, (("positive", 0.75), ("negative", 0.25))),
@@ -158,6 +195,17 @@ def messages() -> dict[str, AnyMessage]:
         "parcel": Parcel(CALL, 1, 2, 3, b"a piece"),
         "probe": Probe("atmo:chat:nano"),
         "told": Told(LOAD),
+        "get manifest": GetManifest(MODEL, 524_288),
+        "manifest part": ManifestPart(MODEL, 524_288, 524_292, b"hash"),
+        "bitmap": Bitmap(MODEL, b"\xf0\x80", True),
+        "have": Have(MODEL, (3, 4_194_303)),
+        "get chunks": GetChunks(MODEL, (0, 7)),
+        "drop chunks": DropChunks(MODEL, (7,)),
+        "elsewhere": Elsewhere(MODEL, (7,), CONTACT.peer, 3.0),
+        "not served": NotServed(MODEL, "private", "It is for nodes with ward=3 only."),
+        "chunk": Chunk(MODEL, 7, memoryview(b"a chunk")),
+        "bring": Bring(CALL, MODEL),
+        "brought": Brought(CALL, "running", 1_048_576, 3_145_729, "", "", ""),
     }
 
 

@@ -83,7 +83,8 @@ def _parts(encoder: Encoder, asked: NDArray[np.float32], targets: Sequence[Targe
     for target in targets:
         examples = encoder.encode_batch(target.examples)
         whole = encoder.encode(capability_text(target.description, target.examples))
-        centre = examples.mean(axis=0) / np.linalg.norm(examples.mean(axis=0))
+        mean = examples.mean(axis=0) if len(examples) else whole
+        centre = mean / np.linalg.norm(mean)
         best = np.max(asked @ np.vstack([whole, centre, examples]).T, axis=1)
         parts.append((asked @ whole, asked @ centre, best))
     return np.stack(parts, axis=2).astype(np.float64)

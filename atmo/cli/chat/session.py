@@ -30,7 +30,7 @@ class Turn:
 
 @dataclass
 class Session:
-    """wishes: as `SyncClient.ask` takes them, changed by /model, /where and /system."""
+    """wishes: as `SyncClient.stream` takes them, changed by /model, /where and /system."""
 
     client: SyncClient
     wishes: Json
@@ -41,7 +41,7 @@ class Session:
         turn = Turn(prompt)
         history = [message for said in self.turns for message in said.messages()]
         try:
-            for event in self.client.ask(prompt.text, **prompt.wishes({**self.wishes, "history": history})):
+            for event in self.client.stream(prompt.text, **prompt.wishes({**self.wishes, "history": history})).steps():
                 if event["event"] == "text":
                     turn.answer += event["text"]
                 elif event["event"] == "done":

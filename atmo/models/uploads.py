@@ -1,0 +1,157 @@
+"""Which chunk is sent to whom, and which is not: the giving half of transfers, as a state machine.
+
+Theory of operation. Each peer has a queue, served in turns, so that nobody who asks for much holds up who asks for
+little; a rate limit is a bucket that all share, first come first served, and since every peer waits for at most one
+chunk at a time that is fair, too.
+
+Whoever gave a chunk away lately says so: a second peer that asks for it is told who has it (`Elsewhere`), once for each
+chunk and peer, and picks another meanwhile. So a node that many download from at once gives each chunk once, and they
+give it to each other; with 8 of them asking at random every tenth chunk would leave twice. (The idea is
+super-seeding's, BEP 16, without hiding anything.)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from atmo.ids import PeerId, short
+
+# Chunks one peer may have asked for and not got; more are not heard. Twice a window's most.
+MAX_QUEUED = 64
+# Peers that are served at once. A guess: each costs a few megabytes.
+MAX_PEERS = 64
+# How long whoever asks for a chunk that was given to another is sent there. A guess: several times what a chunk takes
+# over a slow line.
+ELSEWHERE_S = 3.0
+
+Root = bytes
+Wanted = tuple[Root, int]
+
+
+@dataclass(slots=True)
+class _Peer:
+    queue: OrderedDict[Wanted, None] = field(default_factory=OrderedDict)
+    sent_elsewhere: set[Wanted] = field(default_factory=set)
+    shares: set[Root] = field(default_factory=set)  # of what it gives to others what it gets
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To a question for chunks. elsewhere: (chunks, who has them or is about to); refused: too many at once."""
+
+    queued: int
+    elsewhere: tuple[tuple[PeerId, tuple[int, ...]], ...] = ()
+    refused: tuple[int, ...] = ()
+
+
+class Uploads:
+    """All peers that are being served."""
+
+    def __init__(self) -> None:
+        self._peers: dict[PeerId, _Peer] = {}
+        self._given: dict[Root, dict[int, tuple[PeerId, float]]] = {}
+        self._order: deque[tuple[float, Root, int]] = deque()
+
+    def shares(self, peer: PeerId, root: Root) -> None:
+        """The peer downloads this too, and gives what it gets."""
+        self._of(peer).shares.add(root)
+
+    def ask(self, peer: PeerId, root: Root, chunks: Iterable[int], now_s: float) -> Answer:
+        self._forget(now_s)
+        if peer not in self._peers and len(self._peers) >= MAX_PEERS:
+            return Answer(0, refused=tuple(chunks))
+        asker, given = self._of(peer), self._given.get(root, {})
+        elsewhere: dict[PeerId, list[int]] = {}
+        refused: list[int] = []
+        queued = 0
+        for chunk in chunks:
+            wanted = root, chunk
+            holder = given.get(chunk, (peer, 0.0))[0]
+            if holder != peer and wanted not in asker.sent_elsewhere and self._gives(holder, root):
+                asker.sent_elsewhere.add(wanted)
+                elsewhere.setdefault(holder, []).append(chunk)
+            elif len(asker.queue) >= MAX_QUEUED:
+                refused.append(chunk)
+            else:
+                asker.queue[wanted] = None
+                self._give(peer, root, chunk, now_s)
+                queued += 1
+        told = tuple((holder, tuple(some)) for holder, some in elsewhere.items())
+        return Answer(queued, told, tuple(refused))
+
+    def drop(self, peer: PeerId, root: Root, chunks: Iterable[int]) -> None:
+        """The peer got them from somebody else."""
+        known = self._peers.get(peer)
+        for chunk in chunks if known is not None else ():
+            if known is not None and (root, chunk) in known.queue:
+                del known.queue[root, chunk]
+                self._take_back(peer, root, chunk)
+
+    def next(self, peer: PeerId) -> Wanted | None:
+        """What to send it now, None if it waits for nothing."""
+        known = self._peers.get(peer)
+        return known.queue.popitem(last=False)[0] if known is not None and known.queue else None
+
+    def sent(self, peer: PeerId, size_bytes: int) -> None:
+        if peer in self._peers:
+            self._peers[peer].bytes += size_bytes
+
+    def lost(self, peer: PeerId) -> None:
+        """The peer is gone: what it was given last, others may have from here at once."""
+        if self._peers.pop(peer, None) is not None:
+            for given in self._given.values():
+                for chunk in [chunk for chunk, (holder, _) in given.items() if holder == peer]:
+                    del given[chunk]
+
+    def waiting(self) -> dict[PeerId, int]:
+        """Chunks that each peer waits for."""
+        return {peer: len(known.queue) for peer, known in self._peers.items() if known.queue}
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{short(peer)}: {count}" for peer, count in self.waiting().items())
+        return f"<Uploads to {len(self._peers)} peers, waiting {told or 'none'}>"
+
+    def _of(self, peer: PeerId) -> _Peer:
+        return self._peers.setdefault(peer, _Peer())
+
+    def _gives(self, holder: PeerId, root: Root) -> bool:
+        known = self._peers.get(holder)
+        return known is not None and root in known.shares
+
+    def _give(self, peer: PeerId, root: Root, chunk: int, now_s: float) -> None:
+        self._given.setdefault(root, {})[chunk] = peer, now_s
+        self._order.append((now_s, root, chunk))
+
+    def _take_back(self, peer: PeerId, root: Root, chunk: int) -> None:
+        given = self._given.get(root, {})
+        if given.get(chunk, (None, 0.0))[0] == peer:
+            del given[chunk]
+
+    def _forget(self, now_s: float) -> None:
+        while self._order and self._order[0][0] <= now_s - ELSEWHERE_S:
+            at_s, root, chunk = self._order.popleft()
+            given = self._given.get(root, {})
+            if chunk in given and given[chunk][1] <= at_s:
+                del given[chunk]
+                for known in self._peers.values():
+                    known.sent_elsewhere.discard((root, chunk))
+            if not given:
+                self._given.pop(root, None)
+
+
+class Bucket:
+    """A rate limit: tokens are bytes. per_s 0: no limit. A burst of a quarter of a second is let through."""
+
+    def __init__(self, per_s: float, now_s: float) -> None:
+        self._per_s = per_s
+        self._free_s = now_s
+
+    def take(self, size_bytes: int, now_s: float) -> float:
+        """How long to wait before sending this much, which is counted as sent then."""
+        if self._per_s <= 0:
+            return 0.0
+        self._free_s = max(self._free_s, now_s - 0.25) + size_bytes / self._per_s
+        return max(0.0, self._free_s - now_s)

@@ -1,0 +1,366 @@
+"""The model comes to the data: what happens when nothing inside a request's boundary can serve it.
+
+Theory of operation. A request says where its data may be (`data_residency`) or that they stay here (`local_only`).
+Where routing finds nobody there, a plan is made (plan.py): which model that some peer gives away would do, at which
+node inside. The plan is shown; if the asker agrees, that node fetches the model, from several peers at once, checks
+each chunk, loads it, offers it, and the request takes its usual way, under its usual conditions. So the boundary is
+held by routing and by the node that serves, not by this module; here nothing of the request is sent anywhere.
+
+A place that is another node is asked to fetch for itself (`Bring`), and tells how far it is (`Brought`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import structlog
+
+from atmo.config import ServeSection
+from atmo.errors import AtmoError, EngineUnavailable, ModelInvalid, NoRoute, PeerUnreachable, by_code
+from atmo.ids import PeerId, format_peer, short
+from atmo.inference.engine import ModelSpec
+from atmo.inference.engines.memory import Free, free_ram
+from atmo.mesh.constraints import Constraints
+from atmo.mesh.messages import Bring, Brought
+from atmo.mesh.query import Query
+from atmo.mesh.rows import Kind, NodeInfo
+from atmo.node.fetching import Fetch
+from atmo.node.offers import Offer, offer_of
+from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, make_plan, memory_of
+from atmo.node.seeding import local_model
+
+if TYPE_CHECKING:
+    from atmo.node.node import Node
+
+log = structlog.get_logger("atmo.migration")
+
+Json = dict[str, Any]
+
+# How often progress is told.
+PROGRESS_S = 0.25
+# How long a model that is here may take to be loaded, and what another node offers to be heard of. Guesses.
+LOAD_PATIENCE_S, OFFER_PATIENCE_S = 600.0, 15.0
+# A node that is asked to bring a model is silent for no longer than this.
+SILENCE_S = 30.0
+# Models that others may have this node fetch at once.
+MAX_BROUGHT = 2
+
+
+@dataclass(slots=True)
+class Journey:
+    """What a receipt needs of a migration that took place."""
+
+    plan: Plan
+    began_s: float
+    ended_s: float = 0.0
+    moved_bytes: int = 0
+    sources: dict[PeerId, int] = field(default_factory=dict)
+
+
+class Migration:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._rng = np.random.default_rng()
+        self._answers: dict[bytes, asyncio.Queue[Brought]] = {}
+        self._serving: dict[bytes, asyncio.Task[None]] = {}  # what others asked this node to bring
+        self._bps = 0.0
+        node.transfers.bringing = self._heard
+
+    async def close(self) -> None:
+        for task in self._serving.values():
+            task.cancel()
+        await asyncio.gather(*self._serving.values(), return_exceptions=True)
+
+    # Plans
+
+    async def plan(self, query: Query) -> Plan:
+        """Raises NoRoute with what would have to change."""
+        candidates = self._candidates()
+        places = self._places(query.constraints)
+        own = [place for place in places if self._is_own(place)]
+        loop = asyncio.get_running_loop()
+        if own and len(own) < len(places):  # data that are here stay here, as long as anything does
+            try:
+                return await loop.run_in_executor(None, self._make_plan, query, own, candidates)
+            except NoRoute:
+                places = [place for place in places if place not in own]
+        return await loop.run_in_executor(None, self._make_plan, query, places, candidates)
+
+    def _make_plan(self, query: Query, places: list[Place], candidates: list[Candidate]) -> Plan:
+        """In a thread: descriptions are read by the encoder."""
+        return make_plan(
+            query,
+            places,
+            candidates,
+            self._node.capability_of,
+            bps=self._bps,
+            spec=self._spec(),
+            now_s=self._node.clock.now(),
+            rng=self._rng,
+        )
+
+    def _spec(self) -> ModelSpec:
+        inference = self._node.config.inference
+        return ModelSpec(
+            name="", kind="gguf", path="", context=inference.context, slots=inference.slots, batch=inference.batch
+        )
+
+    def _candidates(self) -> list[Candidate]:
+        """All models that peers give away, or that lie in the store here, and that an engine can load."""
+        found: dict[str, Candidate] = {}
+        for peer, root, seed in self._node.mesh.seeds():
+            if not seed.kind:
+                continue
+            known = found.get(root)
+            seeders = (*(known.seeders if known else ()), peer)
+            here = (known.here if known else frozenset()) | ({peer} if seed.complete else set())
+            found[root] = Candidate(root, seed, seeders, here)
+        for root, seed in self._node.transfers.stored_seeds():
+            known = found.get(root)
+            seeders = known.seeders if known else ()
+            here = (known.here if known else frozenset()) | {self._node.mesh.peer}
+            found[root] = Candidate(root, seed, seeders, here)
+        return list(found.values())
+
+    def _is_own(self, place: Place) -> bool:
+        return place.peer == self._node.mesh.peer
+
+    def _places(self, wanted: Constraints) -> list[Place]:
+        """Where the data may be: this node, and others with the label, where the request lets it leave this one."""
+        node = self._node
+        homes = {("residency", home) for home in wanted.data_residency}
+        found: list[Place] = []
+        for row in node.mesh.core.store.rows(Kind.NODE):
+            info, peer = row.body, row.id.origin
+            if not isinstance(info, NodeInfo) or (homes and not homes & set(info.labels)):
+                continue
+            if peer == node.mesh.peer:
+                found.append(Place(peer, info, Free(free_ram())))
+            elif not wanted.local_only and peer in node.mesh.transport.linked():
+                found.append(Place(peer, info, Free(int(info.memory_bytes * SHARE_OF_OTHERS))))
+        return found
+
+    def show(self, plan: Plan) -> Json:
+        """The plan as an event."""
+        seed, place = plan.candidate.seed, plan.place
+        name_of = self._node.mesh.name_of
+        return {
+            "event": "plan",
+            "model": seed.descriptor.model,
+            "root": plan.candidate.root,
+            "description": seed.descriptor.description,
+            "quantisation": seed.descriptor.quantisation,
+            "size_bytes": seed.size_bytes,
+            "moves_bytes": plan.moves_bytes,
+            "needs_bytes": plan.needs_bytes,
+            "free_bytes": plan.place.free.ram,
+            "context": plan.context,
+            "relevance": round(plan.decision.chosen.relevance, 3),
+            "expected_s": round(plan.expected_s, 1),
+            "to": {
+                "peer": format_peer(place.peer),
+                "name": place.info.name,
+                "self": self._is_own(place),
+            },
+            "sources": [{"peer": format_peer(peer), "name": name_of(peer)} for peer in plan.candidate.seeders],
+        }
+
+    # Carrying one out
+
+    async def carry_out(self, plan: Plan, journey: Journey) -> AsyncGenerator[Json, None]:
+        """Events `transfer` and `loading`; afterwards the model is offered at the plan's place. Raises AtmoError."""
+        here = self._is_own(plan.place)
+        async for event in self._here(plan, journey) if here else self._there(plan, journey):
+            yield event
+        await self._offered(plan)
+        journey.ended_s = self._node.clock.wall()
+
+    async def _here(self, plan: Plan, journey: Journey) -> AsyncGenerator[Json, None]:
+        transfers, root = self._node.transfers, bytes.fromhex(plan.candidate.root)
+        if plan.moves_bytes:
+            fetch = transfers.fetch(root, plan.candidate.seed)
+            waiting = asyncio.ensure_future(transfers.wait(fetch))
+            try:
+                while not waiting.done():
+                    yield {"event": "transfer", **transfers.show(fetch)}
+                    await asyncio.wait([waiting], timeout=PROGRESS_S)
+                await waiting
+            finally:
+                waiting.cancel()
+            yield {"event": "transfer", **transfers.show(fetch)}
+            self._learn(fetch)
+            journey.moved_bytes, journey.sources = sum(fetch.received.values()), dict(fetch.received)
+        yield _loading(plan)
+        await self._load(root)
+
+    def _learn(self, fetch: Fetch) -> None:
+        """What the line carries, for the next plan."""
+        moved = sum(fetch.received.values())
+        if moved and fetch.elapsed_s > 0:
+            self._bps = moved / fetch.elapsed_s
+
+    async def _load(self, root: bytes) -> str:
+        """Serve a model that is in the store: the id of its capability. Raises AtmoError when it will not load."""
+        node = self._node
+        loop = asyncio.get_running_loop()
+        offer = await loop.run_in_executor(None, self._offer_of, root)
+        capability = offer.descriptor.id
+        if capability not in node.services:
+            await node.adopt(offer)
+        service = node.services[capability]
+        async with asyncio.timeout(LOAD_PATIENCE_S):
+            while service.state not in ("ready", "failed"):
+                await service.settled()
+                if service.state not in ("ready", "failed"):
+                    await asyncio.sleep(PROGRESS_S)
+        if service.state == "failed":
+            detail, hint = service.detail, service.hint
+            await node.dismiss(capability)
+            raise EngineUnavailable(f"{offer.spec.name} came and does not load: {detail}", hint=hint)
+        return capability
+
+    def _offer_of(self, root: bytes) -> Offer:
+        """In a thread."""
+        stored = self._node.transfers.store.get(root)
+        model = local_model(stored)
+        if model is None:
+            raise ModelInvalid(f"{stored.name} is no model that an engine here can load.")
+        return offer_of(model, ServeSection(model=stored.name), self._node.config.inference)
+
+    async def _there(self, plan: Plan, journey: Journey) -> AsyncGenerator[Json, None]:
+        """Another node inside the boundary does it."""
+        peer, ticket = plan.place.peer, os.urandom(16)
+        answers = self._answers[ticket] = asyncio.Queue()
+        self._node.mesh.want(peer, True)
+        try:
+            self._node.mesh.say(peer, Bring(ticket, bytes.fromhex(plan.candidate.root)))
+            while True:
+                told = await self._answer(answers, plan)
+                if told.state == "failed":
+                    raise by_code("engine_unavailable", told.message, hint=told.hint)
+                if told.state == "ready":
+                    journey.moved_bytes = told.bytes_total
+                    return
+                if told.state == "loading":
+                    yield _loading(plan)
+                else:
+                    yield self._remote_progress(plan, told)
+        finally:
+            self._answers.pop(ticket, None)
+            self._node.mesh.want(peer, False)
+
+    async def _answer(self, answers: asyncio.Queue[Brought], plan: Plan) -> Brought:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                return await answers.get()
+        except TimeoutError:
+            raise PeerUnreachable(
+                f"{plan.place.info.name} was asked to fetch {plan.candidate.seed.descriptor.model} and says nothing.",
+                hint="Is it still there? See: atmo mesh",
+            ) from None
+
+    def _remote_progress(self, plan: Plan, told: Brought) -> Json:
+        return {
+            "event": "transfer",
+            "root": plan.candidate.root,
+            "model": plan.candidate.seed.descriptor.model,
+            "direction": "in",
+            "at": plan.place.info.name,
+            "bytes_done": told.bytes_done,
+            "bytes_total": told.bytes_total,
+            "bytes_per_s": 0,
+            "sources": [],
+            "state": "running",
+            "eta_s": None,
+            "error": "",
+        }
+
+    async def _offered(self, plan: Plan) -> None:
+        """Wait until routing knows of it. Raises NoRoute when it does not in time."""
+        mesh = self._node.mesh
+        try:
+            async with asyncio.timeout(OFFER_PATIENCE_S):
+                while not self._known(plan):  # noqa: ASYNC110 - the table tells nobody when it changes
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise NoRoute(
+                f"{plan.candidate.seed.descriptor.model} was brought to {mesh.name_of(plan.place.peer)} and is not "
+                "offered there.",
+                hint="See its log.",
+            ) from None
+
+    def _known(self, plan: Plan) -> bool:
+        table = self._node.mesh.table
+        peer = table.find_peer(plan.place.peer)
+        rows = table.peers.rows.get(peer, {}).values()
+        return any(
+            table.classes.capability[int(table.rows.klass[row])].descriptor.root == plan.candidate.root
+            and table.rows.ready[row]
+            for row in rows
+        )
+
+    # For others
+
+    def _heard(self, peer: PeerId, message: Bring | Brought) -> None:
+        if isinstance(message, Brought):
+            queue = self._answers.get(message.id)
+            if queue is not None:
+                queue.put_nowait(message)
+        elif message.id not in self._serving:
+            task = asyncio.create_task(self._bring(peer, message), name=f"bring {message.root.hex()[:12]}")
+            self._serving[message.id] = task
+            task.add_done_callback(lambda _: self._serving.pop(message.id, None))
+
+    async def _bring(self, peer: PeerId, wanted: Bring) -> None:
+        """Fetch, load and offer what another node wants to ask this one for."""
+        tell = self._node.mesh.say
+        try:
+            seed = self._may_bring(wanted)
+            transfers = self._node.transfers
+            if not transfers.store.has(wanted.root):
+                fetch = transfers.fetch(wanted.root, seed)
+                waiting = asyncio.ensure_future(transfers.wait(fetch))
+                while not waiting.done():
+                    tell(peer, Brought(wanted.id, "running", fetch.bytes_done, fetch.bytes_total, "", "", ""))
+                    await asyncio.wait([waiting], timeout=PROGRESS_S * 4)
+                await waiting
+            tell(peer, Brought(wanted.id, "loading", seed.size_bytes, seed.size_bytes, "", "", ""))
+            capability = await self._load(wanted.root)
+            tell(peer, Brought(wanted.id, "ready", seed.size_bytes, seed.size_bytes, capability, "", ""))
+        except (AtmoError, TimeoutError) as error:
+            message = error.message if isinstance(error, AtmoError) else "It takes too long to load."
+            hint = error.hint if isinstance(error, AtmoError) else ""
+            log.warning("not brought", for_=short(peer), why=message)
+            tell(peer, Brought(wanted.id, "failed", 0, 0, "", message[:2000], hint[:2000]))
+
+    def _may_bring(self, wanted: Bring) -> Any:
+        """Raises EngineUnavailable where this node's user does not want that, or it would not fit."""
+        node, root = self._node, wanted.root.hex()
+        if not node.config.models.fetch_for_others:
+            raise EngineUnavailable(
+                f"{node.config.node.name} fetches no models for others.", hint="Set models.fetch_for_others there."
+            )
+        if len(self._serving) > MAX_BROUGHT:
+            raise EngineUnavailable(f"{node.config.node.name} fetches models for others already.", hint="Wait.")
+        known = dict(node.transfers.stored_seeds()) | {of: seed for _, of, seed in node.mesh.seeds()}
+        if root not in known:
+            raise EngineUnavailable(f"{node.config.node.name} knows nobody who has {root[:12]}.", hint="Try again.")
+        needs, free = memory_of(known[root], self._spec(), Free(free_ram()))[0], free_ram()
+        if needs > free:
+            raise EngineUnavailable(
+                f"{known[root].descriptor.model} needs {needs / 1e9:.2f} GB at {node.config.node.name}, where "
+                f"{free / 1e9:.2f} GB are free.",
+                hint="Share a smaller quantisation of it.",
+            )
+        return known[root]
+
+
+def _loading(plan: Plan) -> Json:
+    return {"event": "loading", "model": plan.candidate.seed.descriptor.model, "at": plan.place.info.name}

@@ -1,0 +1,158 @@
+"""Which model should come to the data: the plan of a migration, made of what the mesh tells.
+
+Theory of operation. A model that could come is, for routing, a capability that is not there yet. So a table is made of
+the places where the data may be and of all models that would fit there, each with the time that it takes to arrive, and
+the decision is the one that every request gets: conditions, relevance to the text, strength, price, time. What did not
+fit into memory is kept, to say what would have to change when nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from atmo.errors import NoRoute
+from atmo.ids import PeerId
+from atmo.inference.engine import ModelSpec
+from atmo.inference.engines.memory import Free, need
+from atmo.inference.engines.sizing import size
+from atmo.mesh.capability import Capability, Descriptor, Load
+from atmo.mesh.decision import Decision
+from atmo.mesh.field import GradientField
+from atmo.mesh.query import Query
+from atmo.mesh.routing import decide
+from atmo.mesh.rows import Gradient, NodeInfo, Seed
+from atmo.mesh.table import RoutingTable
+from atmo.node.seeding import info_of
+
+# What a peer's link is taken to carry until one was measured: a gigabit. And what loading takes besides.
+USUAL_BPS = 100e6
+LOAD_S = 2.0
+# What of another machine's memory may be counted on, of which only the whole is known. A guess.
+SHARE_OF_OTHERS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node inside the boundary. free: what a model may take there."""
+
+    peer: PeerId
+    info: NodeInfo
+    free: Free
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that could come. seeders: who has it; here: those of the places that have it on disk already."""
+
+    root: str
+    seed: Seed
+    seeders: tuple[PeerId, ...]
+    here: frozenset[PeerId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """needs_bytes, free_bytes: of memory at the place; moves_bytes: to be transferred, 0 where it is on disk."""
+
+    candidate: Candidate
+    place: Place
+    decision: Decision
+    moves_bytes: int
+    needs_bytes: int
+    expected_s: float
+    context: int
+
+
+def make_plan(
+    query: Query,
+    places: Sequence[Place],
+    candidates: Iterable[Candidate],
+    capability_of: Callable[[Descriptor], Capability],
+    *,
+    bps: float,
+    spec: ModelSpec,
+    now_s: float,
+    rng: np.random.Generator,
+) -> Plan:
+    """bps: what the line was seen to carry, bytes a second; spec: how this node would load a model. Raises NoRoute."""
+    known = list(candidates)
+    if not places:
+        raise NoRoute(
+            "No node is inside the boundary that the request sets.",
+            hint="Start a node there, with the label: atmo node start --label residency=NAME",
+        )
+    table = RoutingTable()
+    fits: dict[tuple[PeerId, str], tuple[Candidate, int, float, int]] = {}
+    barred: list[Candidate] = []
+    too_large: list[tuple[int, Candidate, Place, int]] = []
+    for place in places:
+        table.put_node(place.peer, place.info)
+        loads: list[Load] = []
+        for candidate in known:
+            if not set(candidate.seed.only) <= set(place.info.labels):
+                barred.append(candidate)
+                continue
+            needs, context = memory_of(candidate.seed, spec, place.free)
+            if needs > place.free.ram:
+                too_large.append((needs - place.free.ram, candidate, place, needs))
+                continue
+            took_s = 0.0 if place.peer in candidate.here else candidate.seed.size_bytes / (bps or USUAL_BPS)
+            told = candidate.seed.descriptor
+            twin = f"{told.id}@{candidate.root[:8]}" if (place.peer, told.id) in fits else told.id
+            offered = msgspec.structs.replace(told, id=twin, context=context or told.context)
+            table.put_capability(place.peer, capability_of(offered))
+            loads.append(Load(offered.id, 0, 1, 0, took_s + LOAD_S, 0.0, 0.0, True))
+            fits[place.peer, offered.id] = candidate, needs, took_s + LOAD_S, context
+        table.put_gradient(place.peer, Gradient(tuple(loads[:256])), now_s)
+    if not fits:
+        raise _nothing_fits(barred, too_large)
+    try:
+        decision = decide(table, GradientField(table), _freed(query), now_s, rng)
+    except NoRoute as error:
+        raise NoRoute(f"No model could come that would do. {error.message}", hint=error.hint) from error
+    candidate, needs, expected_s, context = fits[decision.peer, decision.capability]
+    place = next(place for place in places if place.peer == decision.peer)
+    moves = 0 if place.peer in candidate.here else candidate.seed.size_bytes
+    return Plan(candidate, place, decision, moves, needs, expected_s, context)
+
+
+def memory_of(seed: Seed, spec: ModelSpec, free: Free) -> tuple[int, int]:
+    """Bytes that the model would take with as much context as fits, and that context in tokens for one request."""
+    info = info_of(seed)
+    sizing = size(spec, info)
+    wanted = need(info, sizing)
+    while wanted.ram > free.ram and not spec.context and sizing.context > 2048 and info.kv_bytes_per_token:
+        sizing = replace(sizing, context=sizing.context // 2)
+        wanted = need(info, sizing)
+    return wanted.ram, sizing.context if info.context else 0
+
+
+def _freed(query: Query) -> Query:
+    """Nodes that were tried and failed are tried again with another model; a model that began is gone on with."""
+    return replace(query, exclude=frozenset())
+
+
+def _nothing_fits(barred: Sequence[Candidate], too_large: list[tuple[int, Candidate, Place, int]]) -> NoRoute:
+    if not too_large and barred:
+        seed = barred[0].seed
+        labels = ", ".join(f"{key}={value}" for key, value in seed.only)
+        return NoRoute(
+            f"Nothing inside the boundary can serve this, and {seed.descriptor.model} is for nodes with {labels} only.",
+            hint="Whoever shares it can allow more: atmo models share.",
+        )
+    if not too_large:
+        return NoRoute(
+            "Nothing inside the boundary can serve this, and no peer gives away a model that could come.",
+            hint="Share one where it is: atmo models share NAME; or pull one here: atmo models pull NAME",
+        )
+    missing, candidate, place, needs = min(too_large, key=lambda each: each[0])
+    return NoRoute(
+        f"No model that peers give away fits into the memory inside the boundary. The nearest is "
+        f"{candidate.seed.descriptor.model}, which needs {needs / 1e9:.2f} GB at {place.info.name}, where "
+        f"{place.free.ram / 1e9:.2f} GB are free.",
+        hint=f"Free {missing / 1e9:.2f} GB there, share a smaller quantisation of it, or allow another data_residency.",
+    )

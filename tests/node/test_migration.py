@@ -1,0 +1,116 @@
+"""The model comes to the data: real nodes, in homes of their own, of which one may not give anything away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atmo.client import SyncClient
+from atmo.errors import NoRoute
+from tests.cluster import atmo, eventually
+from tests.node.sites import NOTHING, Site, events_of, nano, of_kind, start_both, two_sites
+
+CANARY = "Hello! Who are you? zanzibar-4711"
+
+
+@pytest.fixture
+def sites(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Site, Site]]:
+    with two_sites(Path(environ["ATMO_HOME"]).parent, monkeypatch) as both:
+        yield both
+
+
+def refusal(client: SyncClient, **wishes: object) -> NoRoute:
+    with pytest.raises(NoRoute) as caught:
+        events_of(client, "Hello", private=True, **wishes)
+    return caught.value
+
+
+def plan_for(client: SyncClient, root: str) -> dict[str, object] | None:
+    """The plan, once the model is known to be had."""
+    try:
+        plans = of_kind(events_of(client, "Hello", private=True, migrate="ask"), "plan")
+    except NoRoute:
+        return None
+    return next((plan for plan in plans if plan["root"] == root), None)
+
+
+def test_a_private_question_makes_the_model_come_and_the_receipt_verifies(
+    sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office, hospital = sites
+    asker, ward = start_both(sites, monkeypatch)
+    nobody = refusal(ward, migrate="yes")
+    assert "no peer gives away" in nobody.message
+    assert "atmo models share" in nobody.hint
+
+    root = office.has_model("clinic-chat", nano())
+    eventually(lambda: plan_for(ward, root), "there is a plan")
+    with hospital.here(monkeypatch):
+        told = atmo("ask", "--private", "Hello")
+    assert (told.code, "clinic-chat" in told.err, "Nothing was fetched" in told.err) == (2, True, True)
+    assert ward.transfers() == []
+
+    events = events_of(ward, CANARY, private=True, migrate="yes")
+
+    (plan,) = of_kind(events, "plan")
+    assert (plan["model"], plan["root"], plan["to"]["name"], plan["agreed"]) == ("clinic-chat", root, "ward", True)
+    assert of_kind(events, "transfer")[-1]["bytes_done"] == nano().stat().st_size
+    (done,) = of_kind(events, "done")
+    assert done["local"]
+    assert "".join(event["text"] for event in of_kind(events, "text")).strip()
+    assert hospital.store.get(bytes.fromhex(root)).path.read_bytes() == nano().read_bytes()
+    (transfer,) = ward.transfers()
+    assert (transfer["direction"], transfer["state"], transfer["sources"][0]["name"]) == ("in", "done", "office")
+    assert eventually(lambda: asker.transfers(), "the origin shows what it gave")[0]["direction"] == "out"
+
+    (receipt,) = of_kind(events, "receipt")
+    says = receipt["receipt"]
+    assert says["transfer"]["bytes_in"] == nano().stat().st_size
+    assert says["request_bytes_out"] == []
+    assert says["model"]["root"] == root
+    assert CANARY not in json.dumps(says)
+    with hospital.here(monkeypatch):
+        verified = atmo("receipt", "verify", receipt["id"][:10])
+        assert (verified.code, "unchanged" in verified.out) == (0, True)
+        listed = atmo("receipt", "list", "--json").json["receipts"]
+        assert [(each["id"], each["genuine"]) for each in listed] == [(receipt["id"], True)]
+        forged = Path(receipt["file"])
+        forged.write_text(forged.read_text().replace("ward", "bath", 1))
+        refused = atmo("receipt", "verify", receipt["id"])
+        assert (refused.code, "does not verify" in refused.err) == (2, True)
+
+    again = events_of(ward, "What is 2+2?", private=True, migrate="ask")
+    assert not of_kind(again, "plan"), "what came is served on"
+    assert of_kind(again, "done")[0]["local"]
+
+
+def test_the_data_may_be_at_another_node_and_then_that_one_fetches(
+    sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office, hospital = sites
+    office.has_model("bank-chat", nano(), residency="bank")
+    asker, ward = start_both(sites, monkeypatch, ward=NOTHING + "[models]\nkeep_migrated = false\n")
+    eventually(
+        lambda: "for nodes with residency=bank only" in refusal(ward, migrate="yes").message,
+        "a private model stays away",
+    )
+
+    (model,) = office.store.models()
+    office.store.mark(model.root, only={})
+    root = model.root.hex()
+    eventually(lambda: plan_for(ward, root), "there is a plan")
+    alone = events_of(ward, "Hello", private=True, migrate="yes")
+    assert of_kind(alone, "receipt")
+    eventually(lambda: not hospital.store.has(model.root), "what came for one request went after it")
+
+    events = events_of(asker, CANARY, constraints={"data_residency": ["hospital"]}, migrate="yes")
+
+    assert of_kind(events, "plan")[0]["to"]["name"] == "ward"
+    (done,) = of_kind(events, "done")
+    assert (done["node"], done["local"]) == ("ward", False)
+    says = of_kind(events, "receipt")[0]["receipt"]
+    assert [each["name"] for each in says["request_bytes_out"]] == ["ward"]
+    assert hospital.store.has(model.root)
