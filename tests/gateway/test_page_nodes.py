@@ -64,7 +64,7 @@ def mesh() -> Iterator[Mesh]:
 
 def test_a_question_by_keyboard_alone_is_answered_and_explained(browser: Browser, mesh: Mesh) -> None:
     """The field has the focus; one line more with Shift; the answer says who gave it; why, and the request, at hand."""
-    expected = "".join(event.get("text", "") for event in mesh.client.ask("What is\nAtmosphere?", model="atmo-nano"))
+    expected = mesh.client.ask("What is\nAtmosphere?", model="atmo-nano").text
     with opened(browser, mesh.url, expected="404") as page:
         expect(page.locator("#model option")).to_have_count(3)
         page.keyboard.type("What is")
