@@ -99,7 +99,8 @@ def _write(place: Path, text: str, home: str | None) -> None:
             f"The configuration file {place} cannot be written: {exc.strerror}.", hint="Set ATMO_HOME, or use --config."
         ) from exc
     except ConfigError as error:
-        raise ConfigError(error.message, hint=error.hint.replace(str(fresh), str(place))) from error
+        said, hint = (text.replace(str(fresh), str(place)) for text in (error.message, error.hint))
+        raise ConfigError(said, hint=hint) from error
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -79,6 +79,7 @@ class Node:
         self.clock = clock or SystemClock()
         self.services: dict[str, EngineService] = {}
         self.journal = Journal(self.clock)
+        self._store = Store(config.model_store, int(config.models.quota_gb * 1e9))
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
@@ -115,7 +116,7 @@ class Node:
                 self.clock,
                 self._on_engine,
                 self._home.folder / "roots.json",
-                Store(self.config.model_store),
+                self._store,
             )
         for service in self.services.values():
             await service.start()
@@ -210,6 +211,13 @@ class Node:
     def fetch(self, wanted: str) -> Json:
         """Begin to fetch a model from peers. Raises ModelNotFound, UsageError."""
         return self.transfers.show(self.transfers.fetch(*self.transfers.find(wanted)))
+
+    def stop_fetch(self, root: str) -> Json:
+        """Raises UsageError for what is no root."""
+        try:
+            return {"stopped": self.transfers.stop(bytes.fromhex(root))}
+        except ValueError:
+            raise UsageError(f"{root[:70]!r} is not a model's root.", hint="See: atmo models list") from None
 
     @property
     def gateway(self) -> Gateway | None:
@@ -360,7 +368,7 @@ class Node:
         adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
         self._renewals = Renewals(home, self._mesh, self.clock, adopt)
         self._mesh.vet = self._vetting.admits
-        self._transfers = Transfers(self.config, self._mesh, Store(self.config.model_store), self.clock, self.journal)
+        self._transfers = Transfers(self.config, self._mesh, self._store, self.clock, self.journal)
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
         self._looking = asyncio.create_task(self._look_at_dates())
@@ -463,7 +471,7 @@ class Node:
 
     async def adopt(self, offer: Offer) -> None:
         """Serve what was found while the node runs, and tell the mesh."""
-        service = EngineService(offer, self.config.inference, self.clock, self._on_engine)
+        service = EngineService(offer, self.config.inference, self.clock, self._on_engine, store=self._store)
         self.services[offer.descriptor.id] = service
         await service.start()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from atmo.cli.doctor.finding import Finding, bad, failed, note, ok
+from atmo.cli.doctor.nodes import Running
 from atmo.config import Config
 from atmo.errors import AtmoError
 from atmo.gateway.api_keys import KeyFile
@@ -17,7 +18,7 @@ from atmo.node.renewal import ending
 from atmo.transport.hosts import is_loopback
 
 
-def examine(config: Config) -> Iterator[Finding]:
+def examine(config: Config, running: list[Running]) -> Iterator[Finding]:
     nodes = sorted(file.parent for file in (config.home / "nodes").glob("*/identity.key"))
     yield from _keys(config, nodes)
     yield from _mesh(config, nodes)
