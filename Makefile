@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint bench soak docs clean
+.PHONY: demo test lint bench soak docs docs-site docs-serve clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.product          ## three nodes, four prompts, one death: the main job in half a minute
@@ -25,8 +25,14 @@ bench: $(VENV)/.dev             ## every benchmark; results in bench/results
 soak: $(VENV)/.dev              ## what takes too long for `make test`
 	@$(BIN)/python -m pytest -q -m soak --timeout 3600
 
-docs: $(VENV)/.dev              ## docs/cli.md from the program's own help
+docs: $(VENV)/.dev              ## the pages of docs/ that are written from the program itself
 	@$(BIN)/python -m tools.docs
+
+docs-site: $(VENV)/.dev         ## the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+
+docs-serve: $(VENV)/.dev        ## the same, to be read and searched at http://127.0.0.1:8000
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,4 +56,4 @@ $(VENV)/.dev: $(VENV)/.product
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site

@@ -37,6 +37,8 @@ LEVELS = ("debug", "info", "warning", "error")
 # Lowest and highest heartbeat, in seconds. Guesses: more often is only noise, and who is silent for three times the
 # highest is missed by people first.
 HEARTBEATS_S = (0.1, 30.0)
+# Settings that are passwords: no list of settings shows them.
+SECRETS = frozenset(("mesh.token",))
 # A node has three encrypted lanes, each with a port.
 LANES = 3
 

@@ -48,6 +48,9 @@ class Invented:
         self._looks += 1
         return self._reports[self._looks % REPORTS]
 
+    def transfers_view(self) -> Json:
+        return {"transfers": demo.transfers()}
+
     def counters(self) -> Json:
         return {"uptime_s": 0.0, "peers": 0, "rows": {}, "engines": [], "lanes": {}}
 

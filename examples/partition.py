@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Play:
 
     def _steps(self) -> None:
         self._pause()
-        atmo("node", "start", "--name", LATE)
+        begin(LATE)
         self._wait(f"{LATE} to be linked", lambda: state(LATE) == "linked")
         self._pause()
         pid = next(card.pid for card in running_nodes(load()) if card.name == VICTIM)
@@ -106,8 +107,9 @@ def main() -> int:
     play = Play()
     events: list[dict[str, Any]] = []
     try:
-        for name in FIRST:
-            atmo("node", "start", "--name", name)
+        begin(FIRST[0])
+        with ThreadPoolExecutor(len(FIRST)) as pool:
+            list(pool.map(begin, FIRST[1:]))
         wait("the nodes to be linked", lambda: all(state(name) in ("self", "linked") for name in FIRST))
         (_in_terminal if sys.stdout.isatty() else _in_lines)(play)
         events = list(SyncClient(node=WATCHER).events(follow=False))
@@ -158,6 +160,10 @@ def _summary(trouble: str, events: list[dict[str, Any]]) -> int:
         f"{dead - lost:.1f} s later dead, and {back - lost:.1f} s later back."
     )
     return 0
+
+
+def begin(name: str) -> None:
+    atmo("node", "start", "--name", name)
 
 
 def atmo(*words: str) -> None:

@@ -58,12 +58,11 @@ def atmo_here(*arguments: str) -> Outcome:
     try:
         with redirect_stdout(out), redirect_stderr(err):
             main()
-        code: object = 0
     except SystemExit as ended:
-        code = ended.code or 0
+        code = int(str(ended.code or 0))
     finally:
         sys.argv = before
-    return Outcome(int(str(code)), out.getvalue(), err.getvalue())
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def eventually(true: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
@@ -113,16 +112,16 @@ class Cluster:
 
     def stop_all(self) -> None:
         pids = {card.pid for card in running_nodes(load())} | set(self.pids.values())
-        for pid in filter(_alive, pids):
+        for pid in filter(alive, pids):
             os.kill(pid, signal.SIGTERM)
-        eventually(lambda: not any(map(_alive, pids)), "all nodes are gone")
+        eventually(lambda: not any(map(alive, pids)), "all nodes are gone")
         eventually(lambda: not _workers(), "all workers are gone")
 
 
-def _alive(pid: int) -> bool:
-    """Whether the process runs. A node is nobody's child here, so it leaves nothing behind when it has ended."""
+def alive(pid: int) -> bool:
+    """A zombie is as good as gone: nobody looks after it."""
     try:
-        return b"atmo" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

@@ -1,5 +1,6 @@
 """docs/cli.md from the program's own help, docs/json.md from the types in atmo/cli/shapes.py, docs/configuration.md
-from its settings. `python -m tools.docs` writes them, `--check` says if they are up to date."""
+from its settings, docs/metrics.md from its metrics. `python -m tools.docs` writes them, `--check` says if they are up
+to date."""
 
 from __future__ import annotations
 
@@ -120,9 +121,14 @@ def _type(kind: Any, within: dict[str, type]) -> str:
 
 def pages() -> dict[str, str]:
     """Every page that is written from the program."""
-    from tools import configuration
+    from tools import configuration, metrics
 
-    return {"cli.md": reference(), "json.md": json_reference(), "configuration.md": configuration.reference()}
+    return {
+        "cli.md": reference(),
+        "json.md": json_reference(),
+        "configuration.md": configuration.reference(),
+        "metrics.md": metrics.reference(),
+    }
 
 
 def main() -> int:

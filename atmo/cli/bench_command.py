@@ -1,7 +1,7 @@
 """`atmo bench`: a running node as its user sees it.
 
 One request after the other, as one person asks, the first of them left out: it loads what loads on first use. Every
-prompt begins with another number, so that no answer comes out of a cache. Times are taken here, at the command line,
+prompt begins with another number, so that no prompt is known already. Times are taken here, at the command line,
 and what the engine itself took for the prompt stands beside them; their difference is what everything else costs.
 Where another node offers the same, it is asked in turns with this one: the difference is what the way there costs,
 together with the difference of the two machines.
@@ -22,6 +22,8 @@ from atmo.client import SyncClient
 from atmo.errors import RequestError
 
 PROMPT = "Number {n}. In a few sentences, tell me what Atmosphere is and what it is good for."
+# Of fewer than these after the first piece no speed is told: they may have come together. A guess.
+FEW_TOKENS = 6
 
 
 @dataclass
@@ -63,23 +65,28 @@ class _Answer:
     capability: str
     first_s: float
     total_s: float
+    tokens_per_s: float | None
     done: dict[str, Any]
 
 
 def _once(client: SyncClient, model: str, nodes: list[str], number: int, max_tokens: int) -> _Answer:
     """Raises NoRoute where this node offers no chat, RequestError for an answer of no tokens."""
     begun_s = time.perf_counter()
-    first_s = 0.0
+    first_s = last_s = 0.0
+    later = 0  # tokens that came after the first piece
     done: dict[str, Any] = {}
     prompt = PROMPT.format(n=number)
     for event in client.stream(prompt, model=model, type="chat", allow_nodes=nodes, max_tokens=max_tokens).steps():
-        if event["event"] == "text" and not first_s:
-            first_s = time.perf_counter() - begun_s
+        if event["event"] == "text":
+            last_s = time.perf_counter() - begun_s
+            later += len(event["token_ids"]) if first_s else 0
+            first_s = first_s or last_s
         elif event["event"] == "done":
             done = event
     if not done or not first_s:
         raise RequestError("The model answered with nothing.", hint="Measure another: atmo bench --model NAME")
-    return _Answer(done["node"], done["capability"], first_s, time.perf_counter() - begun_s, done)
+    tokens_per_s = later / (last_s - first_s) if later >= FEW_TOKENS else None
+    return _Answer(done["node"], done["capability"], first_s, time.perf_counter() - begun_s, tokens_per_s, done)
 
 
 def _others(client: SyncClient, mine: _Answer) -> str:
@@ -97,8 +104,8 @@ def _add(place: Samples, answer: _Answer) -> None:
     place.total_s.append(answer.total_s)
     place.added_s.append(max(0.0, answer.first_s - done["queue_s"] - done["prefill_s"]))
     place.tokens += done["output_tokens"]
-    if done["output_tokens"] > 1 and answer.total_s > answer.first_s:
-        place.tokens_per_s.append((done["output_tokens"] - 1) / (answer.total_s - answer.first_s))
+    if answer.tokens_per_s is not None:
+        place.tokens_per_s.append(answer.tokens_per_s)
 
 
 def _report(places: list[Samples], requests: int, max_tokens: int) -> dict[str, Any]:

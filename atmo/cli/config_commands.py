@@ -13,7 +13,7 @@ from rich.text import Text
 from atmo import settings
 from atmo.cli import output, views
 from atmo.client import running_nodes
-from atmo.config import Config, config_file, load
+from atmo.config import SECRETS, Config, config_file, load
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.settings import Setting
 
@@ -99,7 +99,8 @@ def _write(place: Path, text: str, home: str | None) -> None:
             f"The configuration file {place} cannot be written: {exc.strerror}.", hint="Set ATMO_HOME, or use --config."
         ) from exc
     except ConfigError as error:
-        raise ConfigError(error.message, hint=error.hint.replace(str(fresh), str(place))) from error
+        said, hint = (text.replace(str(fresh), str(place)) for text in (error.message, error.hint))
+        raise ConfigError(said, hint=hint) from error
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -152,4 +153,6 @@ def _path(file: str | None) -> Path | None:
 
 
 def _json(setting: Setting) -> dict[str, Any]:
-    return {"name": setting.name, "value": setting.value, "source": setting.source}
+    """What is a password is shown to nobody, unless `atmo config get` asks for it and nothing else."""
+    hidden = setting.name in SECRETS and setting.value
+    return {"name": setting.name, "value": "(hidden)" if hidden else setting.value, "source": setting.source}

@@ -54,9 +54,14 @@ def _examine(home: str | None, config_file: str | None) -> Iterator[Finding]:
     yield ok("config", "The configuration is valid.")
     from atmo.cli.doctor import engines, membership, nodes, places
 
+    try:
+        running = nodes.ask_all(config)
+    except AtmoError as error:  # a runtime folder that is not the user's alone
+        yield failed("runtime", error)
+        running = []
     for room in (places, membership, engines, nodes):
         try:
-            yield from room.examine(config)
+            yield from room.examine(config, running)
         except (AtmoError, OSError) as error:  # what keeps one part from being looked at is a finding, too
             told = error if isinstance(error, AtmoError) else AtmoError(f"{error}.", hint="See above.")
             yield failed(room.__name__.rpartition(".")[2], told)

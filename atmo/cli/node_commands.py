@@ -30,11 +30,17 @@ def start(flags: Mapping[str, Any], config_file: str | None, *, foreground: bool
         from atmo.cli.foreground import run
 
         raise SystemExit(run(config))
-    report = _start_in_background(config, flags, file)
+    first = not config.home.exists()
+    with output.busy(f"Starting {config.node.name}, loading {_models(config)}"):
+        report = _start_in_background(config, flags, file)
     if as_json:
         output.print_json(report)
     else:
-        output.console().print(views.started(output.harmless(report)))
+        output.console().print(views.started(output.harmless(report), first=first))
+
+
+def _models(config: Config) -> str:
+    return ", ".join(Path(section.model).name for section in config.serve) or "nothing"
 
 
 def _start_in_background(config: Config, flags: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
@@ -100,7 +106,8 @@ def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
 def stop(node: str, *, every: bool, as_json: bool) -> None:
     config = load()
     names = [card.name for card in running_nodes(config)] if every else [node]
-    stopped = [_stop_one(config, name) for name in names]
+    with output.busy("Stopping: what has begun is answered first"):
+        stopped = [_stop_one(config, name) for name in names]
     if as_json:
         output.print_json({"stopped": stopped})
     else:

@@ -42,7 +42,7 @@ def run(app: Any) -> NoReturn:
 def execute(app: Any) -> int:
     """The command's exit code; errors in the writing of its output are left to the caller."""
     try:
-        return int(app(standalone_mode=False) or 0)
+        return int(app(prog_name="atmo", standalone_mode=False) or 0)
     except SystemExit as exc:
         if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a broken pipe
             raise BrokenPipeError from exc
@@ -55,8 +55,10 @@ def execute(app: Any) -> int:
         return _misused(exc)
     except AtmoError as error:
         return _fail(error)
+    except BrokenPipeError:
+        raise
     except OSError as exc:
-        if exc.errno in (errno.EPIPE, errno.ENOSPC, errno.EBADF) and exc.filename is None:
+        if exc.errno in (errno.ENOSPC, errno.EBADF, errno.EIO) and exc.filename is None:
             raise
         return _fail(AtmoError(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}."))
     except Exception as exc:

@@ -18,17 +18,19 @@ LABELS_SHOWN = 5
 _STATES = {"ready": "green", "loading": "yellow", "down": "yellow", "failed": "red"}
 
 
-def started(status: Json) -> RenderableType:
-    """What `atmo node start` says: the node is up, what it serves, what to do next."""
+def started(status: Json, *, first: bool = False) -> RenderableType:
+    """What `atmo node start` says: the node is up, what it serves, what to do next. first: of all in this home."""
     node = status["node"]
-    lines: list[RenderableType] = [
-        Text.from_markup(f"[bold green]●[/] [bold]{escape(node['name'])}[/] is up  [dim]{escape(node['address'])}[/]")
-    ]
+    place, _, _ = node["address"].partition("/p2p/")  # the whole address is for other machines: atmo node status
+    lines: list[RenderableType] = []
+    if first:
+        lines.append(Text(f"Welcome. This is a mesh of your own; its keys are in {node['home']}.", "dim"))
+    lines.append(Text.from_markup(f"[bold green]●[/] [bold]{escape(node['name'])}[/] is up  [dim]{escape(place)}[/]"))
     if node["api"]:
         lines.append(Text(f"  API     {node['api']}  {node['api_note']}".rstrip()))
     lines += [_served(entry) for entry in status["capabilities"]]
     lines += [Text.from_markup(f"  [yellow]![/] {escape(problem)}") for problem in status["problems"]]
-    lines.append(Text('  Ask it:  atmo ask "What is Atmosphere?"     Watch it:  atmo mesh watch', style="dim"))
+    lines.append(Text('  Ask it: atmo ask "What is Atmosphere?"   Talk: atmo chat   Watch: atmo mesh watch', "dim"))
     return Group(*lines)
 
 

@@ -28,6 +28,7 @@ from atmo.client.results import (
     Report,
     Status,
     Step,
+    Transfer,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ __all__ = [
     "Stream",
     "SyncClient",
     "SyncStream",
+    "Transfer",
     "find_socket",
     "running_nodes",
 ]

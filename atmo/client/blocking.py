@@ -25,6 +25,7 @@ from atmo.client.results import (
     Report,
     Status,
     Step,
+    Transfer,
 )
 from atmo.config import Config, load
 
@@ -125,9 +126,9 @@ class SyncClient(Door):
         """Models that the mesh serves."""
         return _run(self.address, calls.models())
 
-    def transfers(self) -> list[Report]:
-        """Models on their way to and from the node, and those that arrived lately."""
-        return [Report(each) for each in _run(self.address, calls.transfers())["transfers"]]
+    def transfers(self) -> list[Transfer]:
+        """Models on their way to the node and from it, and those that came or went lately."""
+        return _run(self.address, calls.transfers())
 
     def fetch(self, model: str) -> Report:
         """Begin to fetch a model from peers; `transfers` says how far it is. On the node's machine only."""

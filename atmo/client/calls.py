@@ -11,7 +11,7 @@ import msgspec
 
 from atmo.client import options
 from atmo.client.options import Json, Prompt
-from atmo.client.results import Decision, Embeddings, Mesh, Models, Report, Status, vectors
+from atmo.client.results import Decision, Embeddings, Mesh, Models, Report, Status, Transfer, vectors
 from atmo.errors import AtmoError, by_code
 
 T = TypeVar("T")
@@ -51,8 +51,8 @@ def models() -> Call[Models]:
     return _get("/api/models", Models)
 
 
-def transfers() -> Call[Report]:
-    return _get("/api/transfers", Report)
+def transfers() -> Call[list[Transfer]]:
+    return _get("/api/transfers", lambda told: [Transfer(each) for each in told.get("transfers", ())])
 
 
 def fetch(model: str) -> Call[Report]:

@@ -222,6 +222,41 @@ class Models(Report):
         return [Model(entry) for entry in self["served"]]
 
 
+class Transfer(Report):
+    """A model on its way to the node or from it, or one that came or went lately."""
+
+    __slots__ = ()
+
+    @property
+    def root(self) -> str:
+        """By which the model is known, whatever it is called."""
+        return str(self["root"])
+
+    @property
+    def model(self) -> str:
+        return str(self["model"])
+
+    @property
+    def direction(self) -> str:
+        """`in` or `out`."""
+        return str(self["direction"])
+
+    @property
+    def state(self) -> str:
+        """`running`, `done` or `failed`."""
+        return str(self["state"])
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, of 1."""
+        total = float(self.get("bytes_total") or 0)
+        return min(1.0, float(self.get("bytes_done", 0)) / total) if total else 0.0
+
+    @property
+    def error(self) -> str:
+        return str(self.get("error") or "")
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, and who gave it how fast.
 
@@ -229,6 +264,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     likeliest first, with their probabilities. finish: `stop`, `length` or `tool_calls`. first_s, total_s: from the
     question to the first word and to the end; decode_s: of writing, as the engine measured it. retries: why it had to
     be asked of another node; resumed: an answer that had begun went on there. decision: why it went where it went.
+    plan, receipt: of a private request, what would have to come before it can be answered, and the proof of where it
+    was; empty for others.
     """
 
     text: str = ""
@@ -249,6 +286,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     retries: tuple[str, ...] = ()
     resumed: bool = False
     decision: Decision = msgspec.field(default_factory=Decision)
+    plan: Report = msgspec.field(default_factory=Report)
+    receipt: Report = msgspec.field(default_factory=Report)
 
     @property
     def tps(self) -> float:
@@ -264,7 +303,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return self.text
 
 
-_DONE = frozenset(Answer.__struct_fields__) - {"text", "vector", "labels", "retries", "resumed", "decision"}
+_TOLD = {"route": "decision", "plan": "plan", "receipt": "receipt"}
+_DONE = frozenset(Answer.__struct_fields__) - {"text", "vector", "labels", "retries", "resumed", *_TOLD.values()}
 
 
 class Gathering:
@@ -280,8 +320,8 @@ class Gathering:
     def add(self, step: Step) -> None:
         kind = step.kind
         self._text.append(step.text)
-        if kind == "route":
-            self._facts["decision"] = Decision(step)
+        if kind in _TOLD:
+            self._facts[_TOLD[kind]] = Decision(step) if kind == "route" else Report(step)
         elif kind == "vector":
             self._facts["vector"] = tuple(step["vector"])
         elif kind == "labels":

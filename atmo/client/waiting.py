@@ -25,6 +25,7 @@ from atmo.client.results import (
     Report,
     Status,
     Step,
+    Transfer,
 )
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ class Client(Door):
         """Models that the mesh serves."""
         return await _run(self.address, calls.models())
 
-    async def transfers(self) -> list[Report]:
-        """Models on their way to and from the node, and those that arrived lately."""
-        return [Report(each) for each in (await _run(self.address, calls.transfers()))["transfers"]]
+    async def transfers(self) -> list[Transfer]:
+        """Models on their way to the node and from it, and those that came or went lately."""
+        return await _run(self.address, calls.transfers())
 
     async def fetch(self, model: str) -> Report:
         """Begin to fetch a model from peers; `transfers` says how far it is. On the node's machine only."""

@@ -158,17 +158,25 @@ class GradientField:
 
     def observe_finish(
         self, peer: PeerId, capability_id: str, service_s: float, prompt_tokens: int, output_tokens: int, now: float
-    ) -> None:
+    ) -> bool:
         """The answer is complete. service_s: from the start to the last piece, as seen here, less the queueing that the
-        peer admits to; a peer that hides its queue therefore looks slow."""
+        peer admits to; a peer that hides its queue therefore looks slow.
+
+        Returns whether the candidate was on trial, having been put out, and is trusted again because of it.
+        """
         row = self._end(peer, capability_id)
         if row < 0:
-            return
+            return False
         rows = self.table.rows
+        passed = bool(rows.ejections[row] and rows.streak[row] >= self.settings.eject_after - 1)
         rows.streak[row] = 0
         rows.ejections[row] = max(0, int(rows.ejections[row]) - 1)
-        if not (np.isfinite(service_s) and service_s >= 0):
-            return
+        if np.isfinite(service_s) and service_s >= 0:
+            self._remember(row, service_s, prompt_tokens, output_tokens)
+        return passed
+
+    def _remember(self, row: int, service_s: float, prompt_tokens: int, output_tokens: int) -> None:
+        rows = self.table.rows
         spent_s = min(max(service_s, self.settings.least_service_s), MAX_SERVICE_S)
         rows.samples[row] += 1
         rate = max(self.settings.learning_rate, 1.0 / float(rows.samples[row]))  # the first samples average evenly

@@ -662,9 +662,11 @@ class MeshNode:
         elif seen.what == "first_part":
             self.field.observe_first_token(seen.peer, seen.capability, seen.elapsed_s, now_s, seen.prompt_tokens)
         elif seen.what == "finished":
-            self.field.observe_finish(
+            passed = self.field.observe_finish(
                 seen.peer, seen.capability, seen.elapsed_s, seen.prompt_tokens, seen.output_tokens, now_s
             )
+            if passed:
+                self._happened("readmitted", seen.peer, f"{seen.capability} answers again")
         elif seen.what == "failed":
             out_s = self.field.observe_failure(seen.peer, seen.capability, now_s)
             if out_s:

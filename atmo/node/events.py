@@ -16,6 +16,7 @@ An event is a JSON object:
     suspect refuted        accused of being dead; it spoke    left       it said goodbye
     healed dead            the accusation was taken back; it did not speak in time
     revoked ejected        out of the mesh; not asked for a while, because it failed too often
+    readmitted             it was out, was tried, and answers again
     unreachable misbehaved equivocated     an address that does not answer; a peer that broke the protocol
     asked retried answered failed cancelled        a request of this node:    request_id, capability, peer, name
     serving served refused                         a request of another node: the same; peer is who asks

@@ -317,6 +317,9 @@ class Transfers:
         return [peer for _, peer in sorted(found, reverse=True) if peer != self._mesh.peer]
 
     def ban(self, peer: PeerId, why: str) -> None:
+        """What was on its way when it was banned may be wrong as well, and is no news."""
+        if peer in self.banned():
+            return
         self._banned[peer] = self._clock.now() + BAN_S
         self._journal.about("banned", peer, self._mesh.name_of(peer), why)
         log.warning("source banned", peer=short(peer), why=why)

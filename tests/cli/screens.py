@@ -21,6 +21,7 @@ def views(story: Story) -> dict[str, View]:
     shown = {page: View(page=page) for page in PAGES}
     shown["a-node"] = press(View(page="nodes"), "enter", story)
     shown["a-request"] = press(press(View(page="requests"), "down", story), "enter", story)
+    shown["a-transfer"] = press(View(page="transfers"), "enter", story)
     shown["help"] = View(help=True)
     return shown
 

@@ -226,8 +226,7 @@ def run(line: str) -> tuple[int, str]:
 def test_a_bug_is_said_in_one_line_and_where_it_is(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     from atmo.cli import welcome
 
-    empty: dict[str, str] = {}
-    monkeypatch.setattr(welcome, "welcome", lambda: empty["nothing"])
+    monkeypatch.setattr(welcome, "welcome", lambda: dict[str, str]()["nothing"])
     outcome = inside()
     assert outcome.code == 1
     assert "This is a bug: KeyError: 'nothing' (" in outcome.err

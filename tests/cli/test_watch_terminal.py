@@ -56,6 +56,10 @@ def test_a_person_looks_around_and_quits(node: InventedNode, screen: Terminal) -
     screen.shows("1/2")
     screen.press("Escape", "4", "Down", "Enter")
     screen.shows("attic ✗ → desk", "Request 0003 is invented")
+    screen.press("Escape", "7")
+    screen.shows("qwen2.5-7b", "42%", "112 MB/s", "24 s")
+    screen.press("Enter")
+    screen.shows("2.0 GB of 4.7 GB", "From", "desk")
     screen.press("?")
     screen.shows("Keys")
     screen.press("x", "p")
@@ -132,7 +136,7 @@ def test_a_partition_is_seen_live(tmp_path: Path) -> None:
             for name in os.environ.keys() - environ.keys():
                 patch.delenv(name)
             screen.run(f"{sys.executable} -m examples.partition")
-            screen.shows("● live", "3 nodes", "desk", "joined")
+            screen.shows("● live", "3 nodes", "desk", "joined", patience_s=100.0)
             screen.shows("4 nodes", "attic")
             for word, state in (("lost", "desk"), ("suspect", "● suspect"), ("dead", "● dead"), ("back", "● linked")):
                 shown = screen.shows(word, state, "desk")

@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -71,6 +72,7 @@ def test_what_other_nodes_say_cannot_move_the_cursor() -> None:
     story.report["nodes"][1].update(name=evil, mode=evil, labels={evil: evil}, cpu=evil, addresses=[evil])
     story.report["nodes"][1]["capabilities"][0].update(id=evil, model=evil, description=evil)
     story.report["problems"], story.report["alone"] = [evil], evil
+    story.moved([{**each, "root": evil, "model": evil, "error": evil} for each in demo.transfers()[:1]])
     story.seen(story.report)
     story.happened({"seq": 99, "at_s": demo.AT_S, "event": evil, "peer": "x", "name": evil, "detail": evil})
     story.happened({"seq": 100, "at_s": demo.AT_S, "event": "failed", "request_id": "f", "capability": evil,
@@ -78,7 +80,7 @@ def test_what_other_nodes_say_cannot_move_the_cursor() -> None:
     story.trouble = evil
     looks = [View(page=page, filter="") for page in PAGES]
     looks += [View(looking=("nodes", story.report["nodes"][1]["peer"])), View(looking=("capabilities", evil))]
-    looks += [View(looking=("requests", "f/asked"))]
+    looks += [View(looking=("requests", "f/asked")), View(looking=("transfers", f"in/{evil}"))]
     for view in looks:
         for line in frame(story, view, 140, 40).lines:
             assert all(segment.text.isprintable() for segment in line), view
@@ -192,10 +194,10 @@ def test_the_newest_stays_chosen_until_one_moves_away() -> None:
 
 def test_pages_and_panes_go_round() -> None:
     story = demo.story(3)
-    assert [keys(View(), story, str(n)).page for n in range(1, 7)] == list(PAGES)
-    assert keys(View(), story, "7").page == "overview"
-    assert keys(View(), story, "left").page == "links"
-    assert keys(View(), story, *["right"] * 6).page == "overview"
+    assert [keys(View(), story, str(n)).page for n in range(1, 8)] == list(PAGES)
+    assert keys(View(), story, "8").page == "overview"
+    assert keys(View(), story, "left").page == "transfers"
+    assert keys(View(), story, *["right"] * 7).page == "overview"
     assert keys(View(), story, "tab", "tab").at == "events"
     assert keys(View(), story, "tab", "tab", "tab").at == "nodes"
     assert keys(View(page="nodes"), story, "tab").page == "capabilities"
@@ -248,6 +250,48 @@ def test_a_request_whose_end_was_missed_does_not_run_for_ever() -> None:
     story.happened({"seq": 99, "at_s": demo.AT_S, "event": "gap"})
     assert not any(request.state == "running" for request in story.requests.values())
     assert "its end was missed" in frame(story, View(page="requests"), 140, 40).text
+
+
+def test_answers_too_short_for_a_look_are_seen_in_the_speed() -> None:
+    """A node rests at every look, and answers in between: what was written counts, a long answer by its own speed."""
+    story = demo.story(3)
+    resting = {**story.report, "nodes": [{**node, "tps": 0.0} for node in story.nodes]}
+    story.seen(resting)
+    at = {"seq": 90, "at_s": demo.AT_S, "capability": "atmo:chat:x", "name": "", "detail": ""}
+    for request, tokens, total_s in (("a", 30, 0.2), ("b", 900, 30.0)):
+        story.happened({**at, "event": "asked", "request_id": request, "peer": demo.peer(1)})
+        story.happened({**at, "event": "answered", "request_id": request, "peer": demo.peer(1),
+                        "output_tokens": tokens, "total_s": total_s})  # fmt: skip
+    story.happened({**at, "event": "serving", "request_id": "c", "peer": demo.peer(1)})
+    story.happened({**at, "event": "served", "request_id": "c", "peer": demo.peer(1), "output_tokens": 7})
+    story.seen(resting)
+    assert (story.tps(demo.peer(1)), story.tps(demo.peer(0))) == (60.0, 7.0)
+    assert "67 tok/s" in frame(story, View(), 80, 24).text
+    story.seen(resting)
+    assert story.total[-1] == 0.0
+
+
+def test_a_transfer_goes_on_between_two_looks() -> None:
+    """Events say how far it is, and are not listed one by one; what it has from whom comes with the next look."""
+    story = demo.story(3)
+    (fetched,) = (t for t in story.transfers.values() if t["state"] == "running" and t["direction"] == "in")
+    at: dict[str, Any] = {name: fetched[name] for name in ("root", "model", "direction", "bytes_total")}
+    at |= {"seq": 90, "at_s": demo.AT_S, "bytes_per_s": 9_000_000}
+    listed_before = len(story.events)
+    half = fetched["bytes_total"] // 2
+    story.happened({**at, "event": "transfer_progress", "bytes_done": half})
+    assert len(story.events) == listed_before
+    drawn = frame(story, View(page="transfers"), 80, 24).text
+    assert " 50%" in drawn
+    assert "9.0 MB/s" in drawn
+    assert "desk, att" in drawn
+    story.happened({**at, "event": "transfer_failed", "bytes_done": half, "detail": "Nobody has it."})
+    assert "not fetched" in frame(story, View(page="events"), 80, 24).text
+    looked = frame(story, keys(View(page="transfers", filter="nobody has"), story, "enter"), 80, 24).text
+    assert "failed" in looked
+    assert "Nobody has it." in looked
+    story.happened({**at, "event": "transfer_began", "root": "ab" * 32, "model": "new-model", "bytes_done": 0})
+    assert "new-model" in frame(story, View(), 80, 24).text, "the overview shows what travels"
 
 
 def test_only_the_last_requests_are_kept() -> None:

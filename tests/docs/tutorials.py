@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atmo.client import running_nodes
+from atmo.config import load
+from tests.cluster import eventually
 from tests.deploy.ports import free_ports
 
 PATIENCE_S = 60.0
@@ -99,6 +103,7 @@ class World:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ATMO_")}
         return kept | {
             "HOME": str(home),
+            "ATMO_HOME": str(home / ".atmo"),
             "XDG_RUNTIME_DIR": str(home / "run"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "COLUMNS": "200",
@@ -109,4 +114,8 @@ class World:
 
     def close(self) -> None:
         for environ in self.machines.values():
-            subprocess.run(["atmo", "node", "stop", "--all"], env=environ, capture_output=True, check=False, timeout=60)
+            cards = running_nodes(load(environ=environ))
+            for card in cards:
+                os.kill(card.pid, signal.SIGTERM)
+            config = load(environ=environ)
+            eventually(lambda config=config: not running_nodes(config), "its nodes are gone", PATIENCE_S)  # type: ignore[misc]

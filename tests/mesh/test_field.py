@@ -214,9 +214,10 @@ def test_rest_after_failures_grows_and_ends_with_success(town: Town) -> None:
     assert town.field.observe_failure(who, CODER, town.now) == 60.0, "on trial, one failure is enough"
 
     town.now += 61.0
-    town.field.observe_finish(who, CODER, 1.0, 1, 1, town.now)
+    assert town.field.observe_finish(who, CODER, 1.0, 1, 1, town.now), "it has passed its trial"
+    assert not town.field.observe_finish(who, CODER, 1.0, 1, 1, town.now), "which it does once"
     row = row_of(who, CODER)
-    assert (town.table.rows.streak[row], town.table.rows.ejections[row]) == (0, 1)
+    assert (town.table.rows.streak[row], town.table.rows.ejections[row]) == (0, 0)
 
 
 def test_path_latency_is_nothing_at_home_and_guessed_until_measured(town: Town) -> None:

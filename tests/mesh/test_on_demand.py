@@ -12,7 +12,7 @@ import pytest
 
 import atmo.mesh.node as mesh_node
 from atmo.clock import SystemClock
-from atmo.errors import NoRoute, PeerUnreachable
+from atmo.errors import AtmoError, InferenceError, NoRoute, PeerUnreachable
 from atmo.generation import Finish, Piece, Task, Turn
 from atmo.ids import MeshId, Multiaddr, PeerId
 from atmo.keys import CurveKeys, Identity, issue_credential
@@ -108,6 +108,18 @@ async def knows(asker: MeshNode, *strangers: MeshNode) -> None:
     """Wait until the asker could route to them, and has no link to any."""
     await eventually(lambda: all(asker.table.find(node.peer, "atmo:chat:echo") >= 0 for node in strangers), "they are")
     assert not asker.transport.linked() & {node.peer for node in strangers}
+
+
+class Moody(Echo):
+    """Fails as long as it is in a mood."""
+
+    mood = True
+
+    async def answer(self, question: Question) -> AsyncGenerator[Answer, None]:
+        if self.mood:
+            raise InferenceError("Not now.")
+        async for answer in super().answer(question):
+            yield answer
 
 
 async def ask(asker: MeshNode) -> str:
@@ -212,5 +224,32 @@ def test_what_is_found_not_to_fit_its_text_is_not_asked() -> None:
             await eventually(lambda: len(list(asker.core.store.rows(Kind.CAPABILITY))) == 1, "so is what it offers")
 
             assert asker.table.find(stranger.peer, "atmo:chat:echo") < 0
+
+    asyncio.run(story())
+
+
+def test_who_was_put_out_for_failing_is_let_in_again_and_both_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with village() as (_, asker):
+            told: list[tuple[str, str]] = []
+
+            def happened(what: str, peer: PeerId | None, name: str, detail: str) -> None:
+                if what in ("ejected", "readmitted"):
+                    told.append((what, detail))
+
+            monkeypatch.setattr(asker, "_on_event", happened)
+            service = Moody("asker")
+            descriptor = Descriptor(id="atmo:chat:echo", type="chat", description="Says who it is.")
+            asker.offer(Capability(descriptor, "none", (bytes([1]) * EMBEDDING_DIM,)), service)
+            asker.field.settings = replace(asker.field.settings, eject_s=1e-6)
+            while not told:
+                with pytest.raises(AtmoError):
+                    await ask(asker)
+            service.mood = False
+            assert await ask(asker) == "I am asker."
+            (put_out, why), back = told
+            assert put_out == "ejected"
+            assert "atmo:chat:echo failed too often" in why
+            assert back == ("readmitted", "atmo:chat:echo answers again")
 
     asyncio.run(story())

@@ -24,26 +24,32 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _LIST = re.compile(r" {0,3}([-*+]|\d{1,9}[.)])(\s|$)")
 
 
-def settled(text: str) -> int:
-    """How many characters at the beginning of `text` are whole blocks."""
-    done = at = 0
+def blocks(text: str) -> tuple[list[str], str]:
+    """The whole blocks at the beginning of `text`, and the rest."""
+    ends = _ends(text)
+    starts = [0, *ends]
+    return [text[start:end] for start, end in zip(starts, ends, strict=False)], text[starts[-1] :]
+
+
+def _ends(text: str) -> list[int]:
+    """Where whole blocks end."""
+    ends: list[int] = []
+    at = 0
     fence = ""
     listed = empty = False
     for line in text.splitlines(keepends=True):
         mark = _FENCE.match(line)
         if not fence and empty and line.strip() and not (listed and _continues(line)):
-            done, listed = at, False
+            ends.append(at)
+            listed = False
         if mark and not fence:
             fence = mark[1]
         elif mark and fence and mark[1].startswith(fence) and not line[mark.end() :].strip():
             fence = ""
-        if not fence:
-            listed = listed or _LIST.match(line) is not None
-            empty = not line.strip() and line.endswith("\n")
-        else:
-            empty = False
+        listed = listed or (not fence and _LIST.match(line) is not None)
+        empty = not fence and not line.strip() and line.endswith("\n")
         at += len(line)
-    return done
+    return ends
 
 
 def _continues(line: str) -> bool:
@@ -67,10 +73,9 @@ class MarkdownStream:
 
     def feed(self, text: str) -> None:
         self._text += text
-        done = settled(self._text)
-        if done:
-            self._print(self._text[:done])
-            self._text = self._text[done:]
+        whole, self._text = blocks(self._text)
+        for block in whole:
+            self._print(block)
         if time.monotonic() - self._drawn_s >= FRAME_S:
             self._drawn_s = time.monotonic()
             self._live.update(_Tail(rendered(self._text), self._console.height - 2), refresh=True)
@@ -86,7 +91,9 @@ class MarkdownStream:
     def __exit__(self, *exc: object) -> None:
         self._live.update("", refresh=True)
         self._live.stop()
-        self._print(self._text)
+        whole, rest = blocks(self._text)
+        for block in (*whole, rest):
+            self._print(block)
 
 
 def rendered(text: str) -> Markdown:

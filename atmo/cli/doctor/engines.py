@@ -6,17 +6,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from atmo.cli.doctor.finding import Finding, bad, failed, note, ok
-from atmo.client import running_nodes
+from atmo.cli.doctor.nodes import Running
 from atmo.config import Config
-from atmo.errors import AtmoError
+from atmo.errors import AtmoError, ModelInvalid, ModelNotFound
 from atmo.inference.engines import choose
 from atmo.inference.engines.memory import Free, check, free_ram
 from atmo.inference.engines.sizing import size
+from atmo.models.collecting import own_bytes
 from atmo.models.gguf import read_gguf
 from atmo.models.library import find_model, local_models
-from atmo.node.offers import Offer, offers
+from atmo.models.store import Store
+from atmo.node.offers import offers
 
 # package -> module
 _ENGINES = {"xllamacpp": "xllamacpp", "llama-cpp-python": "llama_cpp", "onnxruntime": "onnxruntime"}
@@ -24,10 +27,13 @@ _ENGINES = {"xllamacpp": "xllamacpp", "llama-cpp-python": "llama_cpp", "onnxrunt
 LOAD_WITHIN_S = 60.0
 
 
-def examine(config: Config) -> Iterator[Finding]:
+def examine(config: Config, running: list[Running]) -> Iterator[Finding]:
     yield from _engines()
     yield _encoder()
     yield from _models(config)
+    yield from _store(config)
+    if not running:  # else they are loaded, and their memory is not free
+        yield from _memory(config)
 
 
 def _engines() -> Iterator[Finding]:
@@ -86,29 +92,37 @@ def _encoder() -> Finding:
 def _models(config: Config) -> Iterator[Finding]:
     for problem in local_models(config.home)[1]:
         yield note("models", problem, "Put the whole file there, or delete it.")
-    fine = True
     for section in config.serve:
         try:
             model = find_model(section.model, config.home)
             yield ok("models", f"The model {model.name} is here ({model.size_bytes / 1e6:.1f} MB).")
         except AtmoError as error:
-            fine = False
             yield failed("models", error)
-    if not fine:
+
+
+def _store(config: Config) -> Iterator[Finding]:
+    """What is wrong with it is among the problems of `local_models`."""
+    store = Store(config.model_store)
+    models = store.models()
+    if not models:
         return
+    used_gb, quota_gb = own_bytes(store.folder) / 1e9, config.models.quota_gb
+    held = f"The store holds {len(models)} models in {used_gb:.2f} GB"
+    if quota_gb and used_gb > quota_gb:
+        yield note("models", f"{held}, more than the {quota_gb:g} GB it may.", "Make room: atmo models gc")
+    else:
+        yield ok("models", f"{held}{f' of {quota_gb:g} GB' if quota_gb else ''}.")
+
+
+def _memory(config: Config) -> Iterator[Finding]:
+    """Each model by itself, as its engine will reckon before it loads it."""
     try:
         wanted = offers(config)
+    except (ModelNotFound, ModelInvalid):
+        return  # said already
     except AtmoError as error:
         yield failed("models", error)
         return
-    if not running_nodes(config):  # else they are loaded, and their memory is not free
-        yield from _memory(wanted)
-
-
-def _memory(wanted: list[Offer]) -> Iterator[Finding]:
-    """Each model by itself, as its engine will reckon before it loads it."""
-    from pathlib import Path
-
     free = Free(free_ram())
     for offer in wanted:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,49 @@ from atmo.cli.doctor.finding import Finding, bad, note, ok
 from atmo.client import SyncClient, running_nodes
 from atmo.config import Config
 from atmo.errors import AtmoError
+from atmo.transport.neighbours import NodeCard
 
 
-def examine(config: Config) -> Iterator[Finding]:
-    running = running_nodes(config)
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A node of this user that runs. report: its status; None where it has no API, or error says why not."""
+
+    card: NodeCard
+    report: dict[str, Any] | None = None
+    error: AtmoError | None = None
+
+
+def ask_all(config: Config) -> list[Running]:
+    """Each node, asked once: one that hangs is waited for, and that is long enough."""
+    return [_ask(config, card) for card in running_nodes(config)]
+
+
+def _ask(config: Config, card: NodeCard) -> Running:
+    if not card.api_socket:
+        return Running(card)
+    try:
+        return Running(card, SyncClient(config, socket_path=Path(card.api_socket)).status())
+    except AtmoError as error:
+        return Running(card, error=error)
+
+
+def examine(config: Config, running: list[Running]) -> Iterator[Finding]:
     if not running:
         yield note("nodes", "No node is running.", "Start one: atmo node start")
         yield from _multicast(config)
-    for card in running:
-        if not card.api_socket:
-            yield ok("nodes", f"The node {card.name} runs without an API (headless), process {card.pid}.")
-            continue
-        try:
-            report = SyncClient(config, socket_path=Path(card.api_socket)).status()
-        except AtmoError as error:
+    for node in running:
+        card = node.card
+        if node.error is not None:
             yield bad(
                 "nodes",
-                f"The node {card.name} (process {card.pid}) does not answer: {error.message}",
-                f"End it and start it again: kill {card.pid}; atmo node start --name {card.name}",
+                f"The node {card.name} (process {card.pid}) does not answer: {node.error.message}",
+                f"End it and start it again: kill -9 {card.pid}; atmo node start --name {card.name}",
             )
-            continue
-        yield ok("nodes", f"The node {card.name} is up at {card.address} with {report['peers']} peers.")
-        yield from _told(card.name, report)
+        elif node.report is None:
+            yield ok("nodes", f"The node {card.name} runs without an API (headless), process {card.pid}.")
+        else:
+            yield ok("nodes", f"The node {card.name} is up at {card.address} with {node.report['peers']} peers.")
+            yield from _told(card.name, node.report)
 
 
 def _told(name: str, report: dict[str, Any]) -> Iterator[Finding]:

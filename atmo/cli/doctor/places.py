@@ -12,9 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 from atmo.cli.doctor.finding import Finding, bad, note, ok
-from atmo.client import SyncClient, running_nodes
+from atmo.cli.doctor.nodes import Running
 from atmo.config import Config
-from atmo.errors import AtmoError
 
 DEFAULT_PORT = 4600
 DEFAULT_API_PORT = 4680
@@ -26,13 +25,13 @@ NEEDED_BYTES = 1 << 20
 LONGEST_RUNTIME_BYTES = 80
 
 
-def examine(config: Config) -> Iterator[Finding]:
+def examine(config: Config, running: list[Running]) -> Iterator[Finding]:
     yield _writable("home", config.home, "Set ATMO_HOME to a folder that you may write to.")
     yield from _foreign(config.home)
     yield _runtime(config.runtime)
-    yield from _left_over(config)
+    yield from _left_over(config, running)
     yield _disk(config.home)
-    yield from _ports(config)
+    yield from _ports(config, running)
 
 
 def _existing(path: Path) -> Path:
@@ -80,9 +79,9 @@ def _runtime(path: Path) -> Finding:
     return _writable("runtime", path, "Set ATMO_RUNTIME to a folder that you may write to.")
 
 
-def _left_over(config: Config) -> Iterator[Finding]:
+def _left_over(config: Config, running: list[Running]) -> Iterator[Finding]:
     """Sockets of nodes that were killed. They stand in nobody's way."""
-    held = {Path(card.api_socket).name for card in running_nodes(config) if card.api_socket}
+    held = {Path(node.card.api_socket).name for node in running if node.card.api_socket}
     stale = sorted(path.name for path in config.runtime.glob("*.sock") if path.name not in held)
     if stale:
         yield note(
@@ -100,26 +99,17 @@ def _disk(home: Path) -> Finding:
     return note("disk", f"{free / 1e9:.2f} GB of disk are free.", "Larger models will not fit.")
 
 
-def _ports(config: Config) -> Iterator[Finding]:
+def _ports(config: Config, running: list[Running]) -> Iterator[Finding]:
     if config.node.mode == "standalone":
         return
-    running = running_nodes(config)
-    mine = {card.address.port for card in running if card.address is not None}
+    mine = {node.card.address.port for node in running if node.card.address is not None}
     yield _port("port", config.transport.host, config.transport.port, DEFAULT_PORT, mine, "Choose another with --port.")
     if config.node.mode == "headless" or config.gateway.port < 0:
         return
-    mine = {port for card in running if card.api_socket and (port := _api_port(config, Path(card.api_socket)))}
+    urls = [node.report["node"]["api"] for node in running if node.report is not None]
+    mine = {int(url.rpartition(":")[2].partition("/")[0]) for url in urls if url}
     remedy = "Choose another: atmo config set gateway.port PORT"
     yield _port("api-port", config.gateway.host, config.gateway.port, DEFAULT_API_PORT, mine, remedy)
-
-
-def _api_port(config: Config, api_socket: Path) -> int:
-    """0 where it has none, or does not say."""
-    try:
-        url = SyncClient(config, socket_path=api_socket).status()["node"]["api"]
-    except AtmoError:
-        return 0
-    return int(url.rpartition(":")[2].partition("/")[0]) if url else 0
 
 
 def _port(check: str, host: str, wanted: int, default: int, mine: set[int], remedy: str) -> Finding:

@@ -157,6 +157,8 @@ class _Screen:
                 self.story.happened(value)
             elif kind == "mesh":
                 self.story.seen(value)
+            elif kind == "transfers":
+                self.story.moved(value)
             elif kind == "decision":
                 self.story.decisions[value[0]] = value[1]
             else:

@@ -90,6 +90,8 @@ def events(count: int) -> list[Json]:
     def request(number: int, to: str, kind: str = "chat:coder") -> Json:
         return {"request_id": f"{number:032x}", "capability": f"atmo:{kind}", "peer": to, "name": ""}
 
+    names = ("root", "model", "direction", "bytes_done", "bytes_total", "bytes_per_s")
+    moved = {name: value for name, value in transfers()[0].items() if name in names}
     told: list[Json] = [
         {"event": "joined", "peer": first, "name": "desk", "detail": ""},
         {"event": "joined", "peer": second, "name": "attic", "detail": ""},
@@ -104,10 +106,35 @@ def events(count: int) -> list[Json]:
         {"event": "retried", **request(3, first), "detail": "Lost the node attic."},
         {"event": "joined", "peer": second, "name": "attic", "detail": ""},
         {"event": "refuted", "peer": second, "name": "attic", "detail": ""},
+        {"event": "ejected", "peer": second, "name": "attic", "detail": "atmo:chat:coder failed too often"},
+        {"event": "readmitted", "peer": second, "name": "attic", "detail": "atmo:chat:coder answers again"},
+        {"event": "transfer_began", **moved},
+        {"event": "transfer_progress", **moved},
         {"event": "asked", **request(4, peer(0), "embedding:minilm"), "detail": ""},
         {"event": "failed", **request(4, peer(0), "embedding:minilm"), "detail": "The deadline passed."},
     ]  # fmt: skip
     return [{"seq": number, "at_s": AT_S + number, **event} for number, event in enumerate(told, 1)]
+
+
+def transfers() -> list[Json]:
+    """One that comes from two nodes, one that goes to another, one that came, one that did not."""
+
+    def transfer(number: int, model: str, way: str, done: float, of: float, **facts: Any) -> Json:
+        moved = {"bytes_done": int(done * 1e9), "bytes_total": int(of * 1e9), "bytes_per_s": 0, "eta_s": None}
+        return {"root": f"{number * 7919:064x}", "model": model, "direction": way, **moved, "error": "", **facts}
+
+    def source(number: int, share: float) -> Json:
+        return {"peer": peer(number), "name": "", "bytes": int(share * 1e9)}
+
+    return [
+        transfer(1, "qwen2.5-7b-instruct-q4", "in", 1.97, 4.68, bytes_per_s=112_400_000, eta_s=24.1, state="running",
+                 sources=[source(1, 1.3), source(2, 0.67)]),
+        transfer(2, "all-MiniLM-L6-v2", "out", 0.012, 0.091, bytes_per_s=38_000_000, state="running",
+                 sources=[source(2, 0.012)]),
+        transfer(3, "atmo-tone", "in", 0.0013, 0.0013, state="done", sources=[source(1, 0.0013)]),
+        transfer(4, "qwen2.5-coder-7b-q4", "in", 0.4, 4.7, state="failed", sources=[],
+                 error="No node has it any more."),
+    ]  # fmt: skip
 
 
 def story(count: int, seed: int = 7, looks: int = 30) -> Story:
@@ -115,6 +142,7 @@ def story(count: int, seed: int = 7, looks: int = 30) -> Story:
     chance, made = random.Random(seed), Story()  # noqa: S311 - an invented mesh guards nothing
     for _ in range(looks):
         made.seen(report(count, chance))
+    made.moved(transfers() if count > 1 else [])
     for event in events(count):
         made.happened(event)
     return made

@@ -9,8 +9,10 @@ from rich.style import Style
 
 from atmo.cli.watch import cells
 from atmo.cli.watch.cells import BOLD, CYAN, DIM, GREEN, PLAIN, YELLOW
-from atmo.cli.watch.panes import EVENTS, HEALTH, MARKS, STANDS, Entry, clock, milliseconds, route
-from atmo.cli.watch.story import MEMBERS, Request, Story
+from atmo.cli.watch.pane import STANDS, Entry, clock, milliseconds
+from atmo.cli.watch.panes import EVENTS, HEALTH, MARKS, route, word
+from atmo.cli.watch.story import Request, Story
+from atmo.cli.watch.transfers import done_share, remaining, size
 
 Words = list[tuple[str, Style]]
 """One line: texts with their styles, of any length."""
@@ -18,10 +20,10 @@ Words = list[tuple[str, Style]]
 LAST = 12  # events and requests shown of a node
 
 KEYS = (
-    ("1 2 3 4 5 6, ← →", "overview, nodes, capabilities, requests, events, links"),
+    ("1 to 7, ← →", "overview, nodes, capabilities, requests, events, links, transfers"),
     ("Tab", "to the next pane of the overview, or to the next page"),
     ("↑ ↓ or k j", "move; PgUp PgDn by ten; g G or Home End to the ends"),
-    ("Enter", "look into the node, capability or request; Esc back"),
+    ("Enter", "look into a node, capability, request or transfer; Esc back"),
     ("s, r", "sort by the next column; the other way round"),
     ("/", "filter by words that all occur; Enter keeps, Esc clears"),
     ("p or Space", "pause: the picture stands still, what happens is kept"),
@@ -45,8 +47,9 @@ def help_lines() -> list[Words]:
     made += [
         [],
         [("TOK/S", BOLD), ("  output tokens a second at present: requests being answered times the usual", DIM)],
+        [("       speed of one, as the node tells, or what was seen of it if that is more;", DIM)],
     ]
-    return [*made, [("       speed of one, as the node tells; beside it, the last minute.", DIM)]]
+    return [*made, [("       beside it, the last minute.", DIM)]]
 
 
 def lines(kind: str, key: str, story: Story) -> list[Words]:
@@ -119,8 +122,8 @@ def _offer(offer: Entry) -> Iterator[Words]:
 
 
 def _event(event: Entry) -> Words:
-    word, stands = MEMBERS.get(event["event"], (event["event"], "plain"))
-    return [(f"  {clock(event['at_s'])} ", DIM), (f"{word:<12}", STANDS[stands]), (event.get("detail", ""), DIM)]
+    said, stands = word(event)
+    return [(f"  {clock(event['at_s'])} ", DIM), (f"{said:<12}", STANDS[stands]), (event.get("detail", ""), DIM)]
 
 
 def _request_line(request: Request, story: Story) -> Words:
@@ -179,8 +182,40 @@ def _request(key: str, story: Story) -> Iterator[Words]:
         yield from ([(f"  {text}", PLAIN)] for text in _wrapped(told))
 
 
+def _transfer(key: str, story: Story) -> Iterator[Words]:
+    transfer = story.transfers.get(key)
+    if transfer is None:
+        yield [("This transfer is too long ago.", YELLOW)]
+        return
+    incoming, share = transfer["direction"] == "in", done_share(transfer)
+    yield [(transfer["model"], BOLD), (f"  {'to' if incoming else 'from'} {story.own}, {transfer['state']}", PLAIN)]
+    yield []
+    yield [(f"{cells.bar(share, 40)} {share:.0%}", CYAN)]
+    yield []
+    speed = f"{size(transfer['bytes_per_s'])}/s" if transfer["state"] == "running" else ""
+    eta_s = transfer.get("eta_s")
+    facts = (
+        ("root", transfer["root"]),
+        ("done", f"{size(transfer['bytes_done'])} of {size(transfer['bytes_total'])}"),
+        ("speed", speed),
+        ("left", remaining(eta_s) if eta_s is not None and transfer["state"] == "running" else ""),
+        ("why", transfer.get("error") or ""),
+    )
+    yield from ([(f"{name:<11}", DIM), (value, PLAIN)] for name, value in facts if value)
+    sources = transfer.get("sources", ())
+    if sources:
+        yield []
+        yield [("From" if incoming else "To", BOLD)]
+    whole = max(1, sum(source["bytes"] for source in sources))
+    for source in sources:
+        name = source.get("name") or story.name(source["peer"])
+        part = source["bytes"] / whole
+        yield [(f"  {name:<18}", PLAIN), (cells.bar(part, 20), GREEN), (f" {size(source['bytes'])}", DIM)]
+
+
 _KINDS: dict[str, Callable[[str, Story], Iterator[Words]]] = {
     "nodes": _node,
     "capabilities": _capability,
     "requests": _request,
+    "transfers": _transfer,
 }

@@ -5,22 +5,26 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from atmo.cli.watch.story import MEMBERS
+from atmo.cli.watch.story import MEMBERS, TRANSFERS
 from atmo.client import SyncClient
 from atmo.config import Config
-from atmo.errors import AtmoError
+from atmo.errors import AtmoError, NodeNotRunning
 
 Json = dict[str, Any]
 Item = tuple[str, Any]
-"""`event`: an event; `mesh`: a report; `decision`: (request id, lines); `lost`: why; `back`: nothing."""
+"""`event`: an event; `mesh`: a report; `transfers`: a list; `decision`: (request id, lines); `lost`: why; `back`:
+nothing."""
 
 RETRY_S = 0.5
 # After an event about a member the mesh is looked at again, but not sooner than this after the last look.
 SOON_S = 0.2
+# While nothing travels it is looked for transfers so seldom. Events tell of those that begin.
+TRANSFERS_S = 5.0
 # Items that the view has not taken yet; while it is paused the oldest fall out.
 WAITING = 5000
 
@@ -40,6 +44,9 @@ class Feed:
         self._look = threading.Event()
         self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._closed = threading.Event()
+        self._travels = threading.Event()
+        self._travels.set()
+        self._looked_s = 0.0
         self._threads = [
             threading.Thread(target=work, name=f"watch-{work.__name__.strip('_')}", daemon=True)
             for work in (self._follow, self._poll)
@@ -83,7 +90,9 @@ class Feed:
                 for event in self._connect().events(since):
                     since = event["seq"]
                     self._put("event", event)
-                    if event["event"] in MEMBERS:
+                    if event["event"] in TRANSFERS:
+                        self._travels.set()
+                    if event["event"] in MEMBERS or event["event"] == "transfer_began":
                         self._look.set()
                     if self._closed.is_set():
                         return
@@ -97,6 +106,7 @@ class Feed:
             try:
                 client = self._connect()
                 self._put("mesh", client.mesh())
+                self._look_for_transfers(client)
                 if lost:
                     self._put("back")
                 lost = False
@@ -107,6 +117,22 @@ class Feed:
             self._closed.wait(min(SOON_S, self._interval_s))
             self._look.wait(RETRY_S if lost else max(0.0, self._interval_s - SOON_S))
             self._look.clear()
+
+    def _look_for_transfers(self, client: SyncClient) -> None:
+        """A node of an earlier version has none, and says so by an error."""
+        if not self._travels.is_set() and time.monotonic() < self._looked_s + TRANSFERS_S:
+            return
+        self._travels.clear()
+        self._looked_s = time.monotonic()
+        try:
+            transfers = client.transfers()
+        except NodeNotRunning:
+            raise
+        except AtmoError:
+            return
+        if any(transfer.state == "running" for transfer in transfers):
+            self._travels.set()
+        self._put("transfers", transfers)
 
     def _decide(self, client: SyncClient) -> None:
         while True:

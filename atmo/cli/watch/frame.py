@@ -8,17 +8,23 @@ from rich.style import Style
 
 from atmo.cli.watch import cells, details
 from atmo.cli.watch.cells import BOLD, CYAN, DIM, GREEN, PLAIN, RED, REVERSE, YELLOW, Frame, Line
-from atmo.cli.watch.panes import NODES, PANES, Column, Entry, Pane, clock
+from atmo.cli.watch.pane import Column, Entry, Pane, clock
+from atmo.cli.watch.panes import NODES, PANES
 from atmo.cli.watch.story import Story
+from atmo.cli.watch.transfers import TRANSFERS
 from atmo.cli.watch.view import PAGES, View, listed, place
 
 HEAD = DIM + BOLD
 # From this width on, requests and events stand beside each other.
 WIDE = 110
+# Looks at the mesh whose tokens a second are shown in the first line.
+HEADER_SPARK = 12
+# Transfers under way that the overview shows.
+MOVING = 3
 # Smaller screens show what fits.
 LEAST_WIDTH, LEAST_HEIGHT = 20, 5
 FOOTER = (
-    *(("1-6", "pages"), ("↑↓", "move"), ("⏎", "look"), ("s", "sort"), ("r", "turn"), ("/", "filter")),
+    *((f"1-{len(PAGES)}", "pages"), ("↑↓", "move"), ("⏎", "look"), ("s", "sort"), ("r", "turn"), ("/", "filter")),
     *(("p", "pause"), ("?", "help"), ("q", "quit")),
 )
 IN_DETAIL = (("↑↓", "scroll"), ("Esc", "back"), ("q", "quit"))
@@ -123,6 +129,7 @@ def _overview(story: Story, view: View, width: int, height: int) -> list[Line]:
     nodes = listed("nodes", story, view)
     upper = min(len(nodes) + 2, max(height // 2, height - 24))
     made = table(NODES, story, nodes, width, upper - 1, _at("nodes", nodes, view))
+    made += _moving(story, width, height // 4)
     made.append(cells.plain("─" * width, width, DIM))
     lower = height - len(made)
     if width >= WIDE:
@@ -133,6 +140,15 @@ def _overview(story: Story, view: View, width: int, height: int) -> list[Line]:
     made += _small("requests", story, view, width, first)
     made += [cells.plain("", width)] * (upper + first - len(made))
     return [*made, cells.plain("─" * width, width, DIM), *_small("events", story, view, width, lower - first - 1)]
+
+
+def _moving(story: Story, width: int, most: int) -> list[Line]:
+    """Models that travel at present, one line each."""
+    running = [transfer for transfer in TRANSFERS.entries(story) if transfer["state"] == "running"]
+    shown = running[: min(MOVING, most)]
+    if not shown:
+        return []
+    return [cells.plain("─" * width, width, DIM), *table(TRANSFERS, story, shown, width, len(shown) + 1, -1)[1:]]
 
 
 def _small(name: str, story: Story, view: View, width: int, height: int) -> list[Line]:
@@ -163,7 +179,7 @@ def _header(story: Story, view: View, width: int, *, at: bool = False) -> Line:
         state, style = f"○ {story.trouble}", RED
     parts = [("atmosphere ", CYAN + BOLD), (f"{story.own} ", BOLD), ("" if at else f"{state}  ", style)]
     if not story.trouble:
-        parts += [(f"{text}  ", shown) for text, shown in _counts(story)]
+        parts += [(f"{text}  ", shown) for text, shown in _counts(story, spark=width >= WIDE)]
         parts.append((f"mesh {report.get('mesh', '')[-8:]}", DIM))
     now = clock(story.at_s) if story.at_s else ""
     room = max(0, width - len(now) - 1)
@@ -171,21 +187,25 @@ def _header(story: Story, view: View, width: int, *, at: bool = False) -> Line:
     return [*head, *cells.line([(" " + now, DIM)], width - room)]
 
 
-def _counts(story: Story) -> list[tuple[str, Style]]:
+def _counts(story: Story, *, spark: bool) -> list[tuple[str, Style]]:
     nodes = story.report.get("nodes", ())
     suspect, dead = sum(node["state"] == "suspect" for node in nodes), len(story.report.get("dead", ()))
-    tps = sum(node["tps"] for node in nodes)
+    tps = story.total[-1] if story.total else 0.0
     counts = [(f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}", PLAIN)]
     counts += [(f"{suspect} suspect", YELLOW)] if suspect else []
     counts += [(f"{dead} dead", RED)] if dead else []
-    return [*counts, *([(f"{tps:.0f} tok/s", GREEN)] if tps else [])]
+    if not any(story.total):
+        return counts
+    lately = f" {cells.spark(story.total, HEADER_SPARK)}" if spark else ""
+    return [*counts, (f"{tps:.0f} tok/s{lately}", GREEN)]
 
 
 def _tabs(view: View, width: int) -> Line:
+    """As far apart as there is room."""
     parts: list[tuple[str, Style]] = []
+    before, between = (" ", " ") if width >= sum(len(page) + 5 for page in PAGES) else ("", "")
     for number, page in enumerate(PAGES, 1):
-        here = page == view.page
-        parts += [(f" {number} {page} ", REVERSE if here else DIM), (" ", PLAIN)]
+        parts += [(f"{before}{number} {page} ", REVERSE if page == view.page else DIM), (between, PLAIN)]
     return cells.line(parts, width)
 
 

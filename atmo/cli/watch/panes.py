@@ -1,67 +1,21 @@
-"""What can be listed: nodes, capabilities, requests, events, links. Each pane is a table of columns over entries of the
-story, so that sorting, filtering, moving and drawing are the same for all."""
+"""What can be listed: nodes, capabilities, requests, events, links, transfers. Each pane is a table of columns over
+entries of the story, so that sorting, filtering, moving and drawing are the same for all."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 from atmo.cli.watch import cells
 from atmo.cli.watch.cells import BOLD, CYAN, DIM, GREEN, PLAIN, RED, YELLOW, Cell
-from atmo.cli.watch.story import MEMBERS, Request, Story
-
-Entry = Any
-"""A node, event or link is JSON, a request a `Request`, a capability a pair of its id and who offers it."""
+from atmo.cli.watch.pane import STANDS, Column, Entry, Pane, clock, milliseconds
+from atmo.cli.watch.story import MEMBERS, TRANSFERS, Request, Story
+from atmo.cli.watch.transfers import TRANSFERS as TRANSFER_PANE
+from atmo.cli.watch.transfers import size
 
 HEALTH = {"self": CYAN, "linked": GREEN, "known": GREEN, "lost": YELLOW, "suspect": YELLOW, "dead": RED}
-STANDS = {"good": GREEN, "doubt": YELLOW, "bad": RED, "plain": PLAIN}
 MARKS = {"running": ("…", YELLOW), "answered": ("✓", GREEN), "failed": ("✗", RED), "cancelled": ("-", DIM)}
 # Worst first: what a person wants to see.
 _HEALTH_ORDER = {"dead": 0, "suspect": 1, "lost": 2, "self": 3, "linked": 4, "known": 5}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """least, most: width in cells; what is left over goes to the first columns that may have more. cell(entry, story,
-    width). order: what it sorts by, None if it does not. wide: shown from this width of the pane on."""
-
-    head: str
-    least: int
-    most: int
-    cell: Callable[[Entry, Story, int], Cell]
-    order: Callable[[Entry, Story], Any] | None = None
-    right: bool = False
-    wide: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Pane:
-    """entries: in their own order; key: what an entry is known by from one frame to the next; words: what a filter
-    looks at; newest: the order is by time, and new ones come on top."""
-
-    title: str
-    columns: tuple[Column, ...]
-    entries: Callable[[Story], list[Entry]]
-    key: Callable[[Entry], str]
-    words: Callable[[Entry, Story], str]
-    newest: bool = False
-
-    @property
-    def orders(self) -> list[Column]:
-        return [column for column in self.columns if column.order is not None]
-
-
-def clock(at_s: float) -> str:
-    """Seconds since 1970 as local time of day."""
-    return _clock(int(at_s))
-
-
-@lru_cache(maxsize=1024)
-def _clock(at_s: int) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at_s))
 
 
 # Nodes
@@ -97,12 +51,8 @@ def _latency(node: Entry, story: Story, width: int) -> Cell:
     return Cell("-", DIM) if rtt_ms is None else Cell(milliseconds(rtt_ms))
 
 
-def milliseconds(value: float) -> str:
-    return f"{value:.1f}ms" if value < 100 else f"{value:.0f}ms" if value < 10_000 else f"{value / 1000:.0f}s"
-
-
 def _speed(node: Entry, story: Story, width: int) -> Cell:
-    tps = node.get("tps", 0.0)
+    tps = story.tps(node["peer"])
     return Cell(f"{tps:.0f}" if tps else "-", PLAIN if tps else DIM)
 
 
@@ -138,7 +88,7 @@ NODES = Pane(
         Column("MODE", 11, 11, _mode, lambda n, s: n.get("mode", "")),
         Column("LOAD", 6, 16, _load, lambda n, s: -share(n)),
         Column("LATENCY", 7, 8, _latency, lambda n, s: n["rtt_ms"] if n.get("rtt_ms") is not None else 1e9, right=True),
-        Column("TOK/S", 5, 6, _speed, lambda n, s: -n.get("tps", 0.0), right=True),
+        Column("TOK/S", 5, 6, _speed, lambda n, s: -s.tps(n["peer"]), right=True),
         Column("", 9, 30, _history),
         Column("OFFERS", 16, 40, _offers, lambda n, s: -len(n.get("capabilities", ())), wide=100),
         Column("LABELS", 12, 99, _labels, lambda n, s: " ".join(n["labels"].values()) or "~"),
@@ -246,13 +196,24 @@ REQUESTS = Pane(
 # Events
 
 
+def word(event: Entry) -> tuple[str, str]:
+    """An event in a word for people, and how it stands. One of a later version is shown as it is."""
+    kind = event["event"]
+    return TRANSFERS[kind][:2] if kind in TRANSFERS else MEMBERS.get(kind, (kind, "plain"))
+
+
 def _what(event: Entry, story: Story, width: int) -> Cell:
-    word, stands = MEMBERS.get(event["event"], (event["event"], "plain"))
-    return Cell(word, STANDS[stands])
+    said, stands = word(event)
+    return Cell(said, STANDS[stands])
 
 
 def _about(event: Entry, story: Story) -> str:
-    return story.name(event.get("peer", ""))
+    """A node, or the model that travels."""
+    return story.name(event.get("peer", "")) or str(event.get("model", ""))
+
+
+def _why(event: Entry) -> str:
+    return event.get("detail") or (size(event["bytes_total"]) if event.get("bytes_total") else "")
 
 
 EVENTS = Pane(
@@ -261,7 +222,7 @@ EVENTS = Pane(
         Column("TIME", 8, 8, lambda e, s, w: Cell(clock(e["at_s"]), DIM), lambda e, s: -e["seq"]),
         Column("EVENT", 11, 11, _what, lambda e, s: e["event"]),
         Column("NODE", 14, 18, lambda e, s, w: Cell(_about(e, s), BOLD), _about),
-        Column("WHY", 10, 99, lambda e, s, w: Cell(e.get("detail", ""), DIM)),
+        Column("WHY", 10, 99, lambda e, s, w: Cell(_why(e), DIM)),
     ),
     lambda story: list(reversed(story.events)),
     lambda event: str(event["seq"]),
@@ -320,4 +281,4 @@ LINKS = Pane(
     lambda node, story: f"{node['name']} {node['state']}",
 )
 
-PANES = {pane.title.lower(): pane for pane in (NODES, CAPABILITIES, REQUESTS, EVENTS, LINKS)}
+PANES = {pane.title.lower(): pane for pane in (NODES, CAPABILITIES, REQUESTS, EVENTS, LINKS, TRANSFER_PANE)}

@@ -27,11 +27,20 @@ MEMBERS = {
     "dead": ("dead", "bad"),
     "left": ("left", "plain"),
     "revoked": ("revoked", "bad"),
-    "ejected": ("ejected", "bad"),
+    "ejected": ("put out", "bad"),
+    "readmitted": ("readmitted", "good"),
+    "banned": ("banned", "bad"),
     "unreachable": ("no answer", "doubt"),
     "misbehaved": ("misbehaved", "bad"),
     "equivocated": ("equivocated", "bad"),
     "gap": ("missed some", "doubt"),
+}
+# Events of models that travel: the word for people, how it stands, and the transfer's state that follows.
+TRANSFERS = {
+    "transfer_began": ("fetching", "plain", "running"),
+    "transfer_progress": ("fetching", "plain", "running"),
+    "transfer_done": ("fetched", "good", "done"),
+    "transfer_failed": ("not fetched", "bad", "failed"),
 }
 # Events of requests: the state that follows.
 REQUESTS = {
@@ -78,17 +87,21 @@ class Request:
 
 @dataclass(slots=True)
 class Story:
-    """report: `/api/mesh`, {} before the first; at_s: the node's clock at the newest thing heard; trouble: why nothing
-    is heard, empty while all is well."""
+    """report: `/api/mesh`, {} before the first; transfers: as in `/api/transfers`, by direction and root; total: tokens
+    a second of all nodes; at_s: the node's clock at the newest thing heard; trouble: why nothing is heard, empty while
+    all is well."""
 
     report: Json = field(default_factory=dict)
     events: deque[Json] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
     requests: OrderedDict[str, Request] = field(default_factory=OrderedDict)
     names: dict[str, str] = field(default_factory=dict)
     history: dict[str, deque[float]] = field(default_factory=dict)
+    total: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY_KEPT))
+    transfers: dict[str, Json] = field(default_factory=dict)
     decisions: dict[str, list[str]] = field(default_factory=dict)
     at_s: float = 0.0
     trouble: str = ""
+    _written: dict[str, float] = field(default_factory=dict)  # tokens a second of answers since the last look
 
     @property
     def nodes(self) -> list[Json]:
@@ -100,19 +113,41 @@ class Story:
         """This node's name."""
         return next((str(node["name"]) for node in self.report.get("nodes", ()) if node["self"]), "?")
 
+    @property
+    def _own_peer(self) -> str:
+        return next((str(node["peer"]) for node in self.report.get("nodes", ()) if node["self"]), "")
+
     def name(self, peer: str) -> str:
         return self.names.get(peer) or (f"…{peer[-8:]}" if peer else "")
 
     def seen(self, report: Json) -> None:
-        """A look at the mesh."""
+        """A look at the mesh. A node's speed is what it tells, or what was seen since the last look if that is more:
+        a short answer begins and ends between two looks."""
         self.report = report
         for node in self.nodes:
             self.names[node["peer"]] = node["name"]
-        alive = {node["peer"]: float(node["tps"]) for node in report["nodes"]}
+        alive = {
+            node["peer"]: max(float(node["tps"]), self._written.get(node["peer"], 0.0)) for node in report["nodes"]
+        }
+        self._written.clear()
         for peer in self.history.keys() - alive.keys():
             del self.history[peer]
         for peer, tps in alive.items():
             self.history.setdefault(peer, deque(maxlen=HISTORY_KEPT)).append(tps)
+        self.total.append(sum(alive.values()))
+
+    def tps(self, peer: str) -> float:
+        """Tokens a second at present, about."""
+        history = self.history.get(peer)
+        return history[-1] if history else 0.0
+
+    def moved(self, transfers: list[Json]) -> None:
+        """A look at the transfers."""
+        self.transfers = {f"{each['direction']}/{each['root']}": each for each in transfers}
+        for each in transfers:
+            for source in each.get("sources", ()):
+                if source.get("name"):
+                    self.names.setdefault(source["peer"], source["name"])
 
     def happened(self, event: Json) -> None:
         """An event of the node's journal. Kinds that this version does not know are shown as they are."""
@@ -122,10 +157,22 @@ class Story:
             self.names.setdefault(event["peer"], event["name"])
         if kind in REQUESTS:
             self._request(event, kind)
-        elif kind != "pulse":
+            return
+        if kind in TRANSFERS:
+            self._transfer(event, kind)
+        if kind not in ("pulse", "transfer_progress"):
             self.events.append(event)
             if kind == "gap":
                 self._missed()
+
+    def _transfer(self, event: Json, kind: str) -> None:
+        """Events come more often than looks."""
+        key = f"{event['direction']}/{event['root']}"
+        known = self.transfers.get(key, {"sources": [], "eta_s": None, "error": ""})
+        facts = {name: value for name, value in event.items() if name not in ("seq", "at_s", "event", "detail")}
+        self.transfers[key] = {**known, **facts, "state": TRANSFERS[kind][2]}
+        if kind == "transfer_failed":
+            self.transfers[key]["error"] = event.get("detail", "")
 
     def _missed(self) -> None:
         """How running requests ended is not known; if one still runs, its end will be told."""
@@ -145,5 +192,8 @@ class Story:
         request.first_s = event.get("first_s", 0.0)
         if request.state != "running":
             request.total_s = event.get("total_s", max(0.0, float(event["at_s"]) - request.at_s))
+        if request.state == "answered":
+            who = request.peers[-1] if ours else self._own_peer
+            self._written[who] = self._written.get(who, 0.0) + request.tokens / max(1.0, request.total_s)
         while len(self.requests) > REQUESTS_KEPT:
             self.requests.popitem(last=False)

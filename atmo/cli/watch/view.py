@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from atmo.cli.watch import details
-from atmo.cli.watch.panes import PANES, Entry, Pane
+from atmo.cli.watch.pane import Entry, Pane
+from atmo.cli.watch.panes import PANES
 from atmo.cli.watch.story import Story
 
 PAGES = ("overview", *PANES)

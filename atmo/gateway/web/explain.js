@@ -38,7 +38,7 @@ const TERMS = [
   ["Sum", (one) => duration(one.phi_s), "Path + service × (1 + waiting / slots)"],
   ["Age", (one) => (finite(one.age_s) ? duration(one.age_s) : "never told"), "How old the report of its load is"],
   ["Trust", (one) => percent(one.weight), "How much of the sum counts; the rest is the 75th percentile of all"],
-  ["Failures", (one) => number(one.failures, 2), "Recent failures, halved every ten seconds"],
+  ["Fails", (one) => number(one.failures, 2), "Recent failures, halved every ten seconds"],
 ];
 
 function candidates({ chosen, runners = [] }) {
@@ -100,7 +100,7 @@ function alternative([peer, capability], { runners = [] }) {
 }
 
 function titled(title, body) {
-  return el("section", {}, el("h4", {}, title), body);
+  return el("section", {}, el("h3", {}, title), body);
 }
 
 export function scrolled(label, head, rows) {

@@ -8,6 +8,7 @@ import { STATES } from "./story.js";
 const WIDE = [760, 420];
 const NARROW = [400, 360];
 const NARROW_PX = 560;
+const FEW = 3;
 const RING = 18;
 const LABELS = 40;
 const FLIGHT_MS = 900;
@@ -24,7 +25,8 @@ export class Graph {
 
   draw(report) {
     const all = [...report.nodes, ...report.dead];
-    const size = this.view.parentElement.clientWidth < NARROW_PX ? NARROW : WIDE;
+    const [width, height] = this.view.parentElement.clientWidth < NARROW_PX ? NARROW : WIDE;
+    const size = [width, all.length > FEW ? height : height * 0.65];
     this.view.setAttribute("viewBox", `0 0 ${size.join(" ")}`);
     this.at = places(all, size);
     const some = all.length <= LABELS;
@@ -94,15 +96,16 @@ function places(all, [width, height]) {
   const others = order.filter((node) => node.state !== "self");
   const self = order.find((node) => node.state === "self");
   const pair = others.length === 1 ? width / 6 : 0; // two are beside each other
-  if (self) at.set(self.peer, { x: width / 2 - pair, y: height / 2 - 8, size: others.length ? 22 : 30 });
+  const up = others.length === 2 ? height / 6 : 0; // three are a triangle
+  if (self) at.set(self.peer, { x: width / 2 - pair, y: height / 2 - 8 - up, size: others.length ? 22 : 30 });
   if (pair) at.set(others[0].peer, { x: width / 2 + pair, y: height / 2 - 8, size: 18 });
   if (pair) return at;
   const rings = ringsOf(others.length);
   let next = 0;
   rings.forEach((room, ring) => {
-    const far = ((ring + 1) / rings.length) * (others.length < 5 ? 0.8 : 1);
+    const far = ((ring + 1) / rings.length) * (others.length < 5 ? 0.85 : 1);
     for (let seat = 0; seat < room; seat += 1, next += 1) {
-      const turn = -Math.PI / 2 + (2 * Math.PI * (seat + ring * 0.5)) / room + (room === 2 ? Math.PI / 2 : 0);
+      const turn = others.length === 2 ? Math.PI / 6 + (seat * 2 * Math.PI) / 3 : -Math.PI / 2 + (2 * Math.PI * (seat + ring * 0.5)) / room;
       const size = others.length <= RING ? 16 : others.length <= 60 ? 9 : 6;
       at.set(others[next].peer, { x: round(width / 2 + (width / 2 - 70) * far * Math.cos(turn)), y: round(height / 2 - 8 + (height / 2 - 50) * far * Math.sin(turn)), size });
     }

@@ -27,6 +27,7 @@ startTheme();
 story.addEventListener("change", showConnection);
 story.start();
 document.documentElement.dataset.ready = "";
+performance.mark("ready");
 
 function go(moved) {
   const [section, ...rest] = location.hash.replace(/^#\/?/, "").split("/");

@@ -33,7 +33,7 @@ export function startRequests() {
 }
 
 function tryOut() {
-  const form = el("form", { class: "try" }, el("label", { for: "route-text" }, "Where would this go?"), el("div", { class: "row" }, parts.text, el("button", { type: "submit", class: "primary" }, "Explain")), el("p", { class: "note" }, "Nothing is sent to any model."));
+  const form = el("form", { class: "try" }, el("h2", {}, el("label", { for: "route-text" }, "Where would this go?")), el("div", { class: "row" }, parts.text, el("button", { type: "submit", class: "primary" }, "Explain")), el("p", { class: "note" }, "Nothing is sent to any model."));
   form.addEventListener("submit", (event) => (event.preventDefault(), route()));
   return el("section", { class: "card" }, form, parts.answer);
 }

@@ -10,7 +10,7 @@ export function question(turn, onedit) {
   return el(
     "li",
     { class: "turn asked" },
-    el("article", { "aria-label": "You" }, el("p", { class: "bubble", dir: "auto" }, turn.content)),
+    el("article", { "aria-label": "You" }, el("h2", { class: "sr" }, "You"), el("p", { class: "bubble", dir: "auto" }, turn.content)),
     el("button", { type: "button", class: "ghost icon-only edit", "aria-label": "Edit, and go on from here", title: "Edit, and go on from here", onclick: () => onedit(turn) }, icon("edit")),
   );
 }
@@ -25,7 +25,7 @@ export class Answer {
     this.trouble = el("div", { class: "trouble", role: "alert" });
     this.foot = el("div", { class: "acts" });
     this.why = el("div", { class: "why-box", hidden: true });
-    this.article = el("article", { "aria-label": "Answer" }, this.head, this.text, this.trouble, this.foot, this.why);
+    this.article = el("article", { "aria-label": "Answer" }, el("h2", { class: "sr" }, "Answer"), this.head, this.text, this.trouble, this.foot, this.why);
     this.node = el("li", { class: "turn answered" }, this.article);
     this.draw = eachFrame(() => this.#draw());
   }
