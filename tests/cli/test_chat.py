@@ -33,8 +33,12 @@ class Listener:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.fails: AtmoError | None = None
 
-    def ask(self, text: str, **wishes: Any) -> Iterator[dict[str, Any]]:
+    def stream(self, text: str, **wishes: Any) -> Listener:
         self.asked.append((text, wishes))
+        return self
+
+    def steps(self) -> Iterator[dict[str, Any]]:
+        text = self.asked[-1][0]
         yield {"event": "route"}
         yield {"event": "text", "text": f"To {text}: "}
         if self.fails is not None:
@@ -56,9 +60,13 @@ def say(session: Session, text: str) -> None:
 
 
 def heard(session: Session) -> list[tuple[str, dict[str, Any]]]:
-    listener = session.client
+    return listening(session).asked
+
+
+def listening(session: Session) -> Listener:
+    listener: Any = session.client
     assert isinstance(listener, Listener)
-    return listener.asked
+    return listener
 
 
 # The conversation
@@ -75,9 +83,7 @@ def test_each_question_goes_with_what_was_said_before(session: Session) -> None:
 
 
 def test_what_came_of_an_answer_that_failed_is_kept_and_a_question_without_answer_is_not(session: Session) -> None:
-    listener = session.client
-    assert isinstance(listener, Listener)
-    listener.fails = RequestTimeout("Too late.")
+    listening(session).fails = RequestTimeout("Too late.")
     with pytest.raises(RequestTimeout):
         say(session, "one")
     events = session.ask(Prompt("two"))

@@ -117,6 +117,5 @@ class World:
             cards = running_nodes(load(environ=environ))
             for card in cards:
                 os.kill(card.pid, signal.SIGTERM)
-            eventually(
-                lambda environ=environ: not running_nodes(load(environ=environ)), "its nodes are gone", PATIENCE_S
-            )  # type: ignore[misc]
+            config = load(environ=environ)
+            eventually(lambda config=config: not running_nodes(config), "its nodes are gone", PATIENCE_S)  # type: ignore[misc]
