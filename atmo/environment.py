@@ -49,6 +49,13 @@ def variable(setting: str) -> str:
     return f"ATMO_{setting.replace('.', '_').upper()}"
 
 
+def spelled(setting: str, environ: Mapping[str, str]) -> str:
+    """By which of its names a setting that the environment holds was set."""
+    return next(
+        (name for name, meant in SHORT_NAMES.items() if meant == setting and name in environ), variable(setting)
+    )
+
+
 def _set_from_text(
     settings: dict[str, Any], sections: Mapping[str, type[msgspec.Struct]], setting: str, text: str, name: str
 ) -> None:

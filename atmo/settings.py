@@ -12,9 +12,12 @@ from typing import Any
 import msgspec
 
 from atmo.config import Config, Layers, layers, parse_labels, settle
+from atmo.environment import spelled
 from atmo.errors import ConfigError
 
 DEFAULT = "default"
+# The first that has a setting decides it.
+_SOURCES = ("flag", "environment", "file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,12 @@ def all_settings(
     ]
     for name in names():
         section, _, key = name.partition(".")
-        found.append(Setting(name, _plain(getattr(getattr(config, section), key)), _source(read, section, key)))
+        found.append(
+            Setting(name, _plain(getattr(getattr(config, section), key)), _source(read, environ, section, key))
+        )
     for table in ("serve", "runtimes"):
         source = next(
-            (_words(read, source, table, "") for source in ("flag", "file") if table in read.sources[source]), DEFAULT
+            (_words(read, environ, source, table) for source in _SOURCES if table in read.sources[source]), DEFAULT
         )
         found.append(Setting(table, _plain(getattr(config, table)), source))
     return found
@@ -104,17 +109,17 @@ def _sections() -> dict[str, type[msgspec.Struct]]:
     }
 
 
-def _source(read: Layers, section: str, key: str) -> str:
-    for source in ("flag", "environment", "file"):
+def _source(read: Layers, environ: Mapping[str, str], section: str, key: str) -> str:
+    for source in _SOURCES:
         if key in read.sources[source].get(section, {}):
-            return _words(read, source, section, key)
+            return _words(read, environ, source, f"{section}.{key}")
     return DEFAULT
 
 
-def _words(read: Layers, source: str, section: str, key: str) -> str:
+def _words(read: Layers, environ: Mapping[str, str], source: str, name: str) -> str:
     if source == "file":
         return str(read.file)
-    return f"ATMO_{section}_{key}".upper() if source == "environment" else source
+    return spelled(name, environ) if source == "environment" else source
 
 
 def _place(name: str, flags: Mapping[str, Any] | None, environ: Mapping[str, str]) -> str:

@@ -8,6 +8,8 @@ import pytest
 
 from atmo.config import load
 from atmo.errors import ConfigError
+from atmo.settings import all_settings
+from tests.cluster import atmo
 
 
 @pytest.fixture
@@ -135,6 +137,21 @@ def test_a_token_is_not_shown_with_the_rest(environ: dict[str, str]) -> None:
     config = load(environ=environ | {"ATMO_MESH_TOKEN": "atmo1-secret"})
     assert config.mesh.token == "atmo1-secret"
     assert "secret" not in repr(config)
+
+
+def test_a_setting_says_by_which_of_its_names_it_was_set(environ: dict[str, str]) -> None:
+    environ |= {"ATMO_HOST": "::1", "ATMO_TRANSPORT_PORT": "4700", "ATMO_MODEL_PATH": "atmo-tone"}
+    sources = {setting.name: setting.source for setting in all_settings(environ=environ)}
+    assert sources["transport.host"] == "ATMO_HOST"
+    assert sources["transport.port"] == "ATMO_TRANSPORT_PORT"
+    assert sources["serve"] == "ATMO_MODEL_PATH"
+
+
+def test_a_list_of_settings_shows_no_password(environ: dict[str, str]) -> None:
+    outcome = atmo("config", "--json", ATMO_MESH_TOKEN="atmo1-secret", **environ)
+    (token,) = [setting for setting in outcome.json["settings"] if setting["name"] == "mesh.token"]
+    assert (token["value"], token["source"]) == ("(hidden)", "ATMO_MESH_TOKEN")
+    assert "secret" not in atmo("config", ATMO_MESH_TOKEN="atmo1-secret", **environ).out
 
 
 def test_api_keys_can_be_kept_elsewhere(environ: dict[str, str]) -> None:

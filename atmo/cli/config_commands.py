@@ -13,7 +13,7 @@ from rich.text import Text
 from atmo import settings
 from atmo.cli import output, views
 from atmo.client import running_nodes
-from atmo.config import Config, config_file, load
+from atmo.config import SECRETS, Config, config_file, load
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.settings import Setting
 
@@ -153,4 +153,6 @@ def _path(file: str | None) -> Path | None:
 
 
 def _json(setting: Setting) -> dict[str, Any]:
-    return {"name": setting.name, "value": setting.value, "source": setting.source}
+    """What is a password is shown to nobody, unless `atmo config get` asks for it and nothing else."""
+    hidden = setting.name in SECRETS and setting.value
+    return {"name": setting.name, "value": "(hidden)" if hidden else setting.value, "source": setting.source}

@@ -13,6 +13,7 @@ from atmo.models.library import LocalModel, find_model, local_models
 from atmo.models.records import StoredModel
 from atmo.models.staging import incoming
 from atmo.models.store import Store
+from atmo.models.trees import check_usable
 
 Json = model_views.Json
 
@@ -39,6 +40,7 @@ def show(node: str, home: str | None, *, as_json: bool) -> None:
 def take(path: str, name: str, home: str | None, *, copy: bool, pin: bool, share: bool, as_json: bool) -> None:
     store = open_store(load({"home": home}))
     place = Path(path).expanduser()
+    check_usable(place)
     known = {model.root for model in store.models()}
     with Bar(f"Reading {place.name}", quiet=as_json) as bar:
         model = store.import_(place, name, copy=copy, progress=bar.more)

@@ -6,6 +6,7 @@ import sys
 import time
 
 from atmo.cli import model_views, models_commands, output
+from atmo.cli.peer_source import PeerSource
 from atmo.cli.progress import Bar
 from atmo.config import Config, load
 from atmo.errors import UsageError
@@ -56,7 +57,7 @@ def pull(
 
 def sources(config: Config, node: str) -> list[Source]:
     """In the order in which they are asked."""
-    return [HubSource(), UrlSource(), FileSource()]
+    return [PeerSource(config, node), HubSource(), UrlSource(), FileSource()]
 
 
 def _chosen(label: str, wanted: Reference, config: Config, node: str) -> list[Source]:

@@ -134,6 +134,10 @@ class SyncClient(Door):
         """Begin to fetch a model from peers; `transfers` says how far it is. On the node's machine only."""
         return _run(self.address, calls.fetch(model))
 
+    def stop_fetch(self, root: str) -> Report:
+        """Stop fetching a model; what is here is kept. On the node's machine only."""
+        return _run(self.address, calls.stop_fetch(root))
+
     def events(self, since: int = 0, *, follow: bool = True) -> Iterator[Event]:
         """What happened at the node after event number `since`, as far as it is kept, and then what happens.
 

@@ -59,6 +59,10 @@ def fetch(model: str) -> Call[Report]:
     return _post("/api/fetch", {"model": model}, Report)
 
 
+def stop_fetch(root: str) -> Call[Report]:
+    return _post("/api/fetch/stop", {"model": root}, Report)
+
+
 def members() -> Call[Report]:
     return _get("/api/members", Report)
 

@@ -98,6 +98,10 @@ class Client(Door):
         """Begin to fetch a model from peers; `transfers` says how far it is. On the node's machine only."""
         return await _run(self.address, calls.fetch(model))
 
+    async def stop_fetch(self, root: str) -> Report:
+        """Stop fetching a model; what is here is kept. On the node's machine only."""
+        return await _run(self.address, calls.stop_fetch(root))
+
     async def events(self, since: int = 0, *, follow: bool = True) -> AsyncGenerator[Event, None]:
         """What happened at the node after event number `since`, as far as it is kept, and then what happens.
 

@@ -60,6 +60,11 @@ def native_routes(node: NodeHandle) -> APIRouter:
         """Begin to fetch a model from peers; `/api/transfers` says how far it is. Only over the Unix socket."""
         return node.fetch(request.model)
 
+    @router.post("/fetch/stop")
+    async def stop_fetch(request: FetchRequest) -> Json:
+        """Stop fetching a model, named by its root; what is here is kept. Only over the Unix socket."""
+        return node.stop_fetch(request.model)
+
     @router.get("/requests/{request_id}")
     async def explained(request_id: str) -> Json:
         """The decision that was made for a request some time ago."""

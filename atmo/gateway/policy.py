@@ -27,7 +27,7 @@ PUBLIC = frozenset(("/health", "/ready", "/docs", "/openapi.json"))
 # The web page, which asks for a key where one is needed.
 PAGE, PAGE_FILES = "/", "/web/"
 # For the owner at the Unix socket alone: what ends the node, changes the mesh or tells who belongs to it.
-OWNERS = frozenset(("/api/stop", "/api/revoke", "/api/members", "/api/fetch"))
+OWNERS = frozenset(("/api/stop", "/api/revoke", "/api/members", "/api/fetch", "/api/fetch/stop"))
 _PORT = re.compile(rb":\d{1,5}$")
 
 

@@ -120,7 +120,7 @@ class MeshNode:
             self._transmit,
             self._learn,
             self.want,
-            self._root_of,
+            self.root_of,
             self._chance,
             self.probing.refresh,
         )
@@ -267,7 +267,7 @@ class MeshNode:
             if isinstance(event, Received) and event.lane is Lane.BULK:
                 self._on_bulk(event.peer, event.frame)
             elif isinstance(event, Received):
-                self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, event.frame))
+                self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, bytes(event.frame)))
             elif isinstance(event, LinkUp):
                 self._nameless.add(event.peer)
                 self._greet(event.peer, known=bool(self.name_of(event.peer)))
@@ -584,7 +584,7 @@ class MeshNode:
         except TransportError as error:
             self.asking.not_sent(ask.id, peer, error.message)
 
-    def _on_bulk(self, peer: PeerId, frame: bytes) -> None:
+    def _on_bulk(self, peer: PeerId, frame: bytes | memoryview) -> None:
         """Pieces of requests are dealt with at once, so their sender may send as much again; what belongs to a model is
         given back by whoever has put it on disk."""
         try:
@@ -609,7 +609,7 @@ class MeshNode:
         if peer != self.peer and not self._closed:
             self._handle(events.Want(peer, needed=needed))
 
-    def _root_of(self, peer: PeerId, capability_id: str) -> str:
+    def root_of(self, peer: PeerId, capability_id: str) -> str:
         row = self.table.find(peer, capability_id)
         if row < 0:
             return ""

@@ -103,9 +103,8 @@ def local_models(home: Path) -> tuple[list[LocalModel], list[str]]:
     found, problems = embedded_models(), store.problems()
     stored = store.models()
     kept = {_identity(model.path) for model in stored}
-    loose = [path for path in sorted((home / "models").glob("*.gguf")) if is_first(path.name)]
     makers = [partial(from_store, model) for model in stored]
-    makers += [partial(_from_file, path) for path in loose if _identity(path) not in kept]
+    makers += [partial(_from_file, path) for path in _loose(home) if _identity(path) not in kept]
     for make in makers:
         try:
             found.append(make())
@@ -119,21 +118,24 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
     for model in embedded_models():
         if model.name == name_or_path:
             return model
-    for path in (
-        Path(name_or_path).expanduser(),
-        home / "models" / name_or_path,
-        home / "models" / f"{name_or_path}.gguf",
-    ):
-        if path.is_file():
-            return _from_file(path)
+    if Path(name_or_path).expanduser().is_file():
+        return _from_file(Path(name_or_path).expanduser())
     with suppress(ModelNotFound):
         return from_store(Store(home / "models" / "store").find(name_or_path))
+    for path in _loose(home):
+        if name_or_path in (path.name, path.stem, whole_name(path.name).lower()):
+            return _from_file(path)
     if "/" in name_or_path or name_or_path.endswith(".gguf"):
         raise ModelNotFound(f"There is no model file {name_or_path}.", hint="Check the path.")
     known = [model.name for model in local_models(home)[0]]
     near = difflib.get_close_matches(name_or_path, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(known)}; or give the path of a .gguf file."
     raise ModelNotFound(f"There is no model {name_or_path!r} on this machine.", hint=hint)
+
+
+def _loose(home: Path) -> list[Path]:
+    """GGUF files that a user put into the models' folder, one for each model."""
+    return [path for path in sorted((home / "models").glob("*.gguf")) if is_first(path.name)]
 
 
 def _from_file(path: Path) -> LocalModel:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atmo.errors import BadChunk, ModelDamaged, StorageError
-from atmo.models.files import Sync, disk, share_blocks, write_at
+from atmo.models.files import Sync, disk, share_blocks, sync_folder, write_at, write_whole
 from atmo.models.hashing import ZEROS, read_at
 from atmo.models.manifest import CHUNK_BYTES, Buffer, Manifest
 from atmo.models.records import FILES
@@ -191,25 +191,46 @@ class Partial:
     # Inside
 
     def _prepare(self, journalled: set[int]) -> None:
-        for at, entry in enumerate(self.manifest.entries):
-            place = self.folder / FILES / entry.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            numbers = range(self.manifest.first_chunks[at], self.manifest.first_chunks[at + 1])
-            whole = all(number in journalled for number in numbers)
-            if place.exists() and place.stat().st_nlink > 1 and not whole:
-                place.unlink()  # another model's file, put here just before a crash: not to be written to
-            flags = os.O_RDONLY if whole and place.exists() else os.O_RDWR | os.O_CREAT
-            handle = self._handles[entry.path] = os.open(place, flags | os.O_CLOEXEC, 0o600)
-            if os.fstat(handle).st_size != entry.size:
-                journalled -= set(numbers)
-                os.ftruncate(handle, entry.size)
+        lost = {number for at in range(len(self.manifest.entries)) for number in self._unsound(at, journalled)}
+        if lost & journalled:  # taken out of the journal before new, empty files stand in for what it spoke of
+            journalled -= lost
+            records = b"".join(_record(self.manifest, number) for number in sorted(journalled))
+            write_whole(self.folder / JOURNAL, records, self._sync)
+            self._journal_end = len(records)
+        self._open_files(journalled)
         self._journal = os.open(self.folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         room = self.manifest.chunk_count * _RECORD.size
         size = os.fstat(self._journal).st_size
         # Room for all records from the start, or on a full disk the last chunks could not be told from lost ones.
         write_at(self._journal, bytes(max(0, room - size)), size)
+        for place in {self.folder, *(self.folder.joinpath(FILES, each.path).parent for each in self.manifest.entries)}:
+            sync_folder(place, self._sync)
         for number in journalled:
             self._mark(number)
+
+    def _unsound(self, at: int, journalled: set[int]) -> range:
+        """The chunks of a file that is not there as it was left, or that is another model's, put here just before a
+        crash and not to be written to. Such a file is removed."""
+        entry = self.manifest.entries[at]
+        place = self.folder / FILES / entry.path
+        numbers = range(*self.manifest.first_chunks[at : at + 2])
+        if not place.exists():
+            return numbers
+        found = place.stat()
+        if found.st_size == entry.size and (found.st_nlink == 1 or journalled.issuperset(numbers)):
+            return range(0)
+        place.unlink()
+        return numbers
+
+    def _open_files(self, journalled: set[int]) -> None:
+        for at, entry in enumerate(self.manifest.entries):
+            place = self.folder / FILES / entry.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            whole = place.exists() and journalled.issuperset(range(*self.manifest.first_chunks[at : at + 2]))
+            flags = os.O_RDONLY if whole else os.O_RDWR | os.O_CREAT
+            handle = self._handles[entry.path] = os.open(place, flags | os.O_CLOEXEC, 0o600)
+            if not whole:
+                os.ftruncate(handle, entry.size)
 
     def _written(self, numbers: range | list[int]) -> bool:
         """Count chunks as here; True if one was new. The thread that fills the window journals it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from atmo.errors import AtmoError, ModelNotFound, StorageError
+from atmo.errors import AtmoError, ModelDamaged, ModelNotFound, StorageError
 from atmo.models.records import StoredModel
 from atmo.models.reference import Reference
 from atmo.models.store import Store
@@ -62,9 +62,9 @@ def pull(wanted: Reference, name: str, store: Store, sources: Sequence[Source], 
     for source in sources:
         try:
             model = source.fetch(wanted, name, store, tell)
-        except StorageError:
-            raise  # the next source would meet the same disk
         except AtmoError as error:
+            if isinstance(error, StorageError) and not isinstance(error, ModelDamaged):
+                raise  # the next source would meet the same disk
             failure = error
             continue
         if model is not None:

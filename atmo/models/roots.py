@@ -11,20 +11,28 @@ from pathlib import Path
 
 from atmo.models.hashing import hash_file
 from atmo.models.manifest import HASH_BYTES, file_root, tree_root
+from atmo.models.shape import parts_of
 
 
 def root_of(path: Path, memory: Path | None = None) -> str:
-    """Hex root of a file, or of all files in a folder. memory: a JSON file that spares reading it again.
+    """Hex root of a file, of all parts of a split GGUF, or of all files in a folder. memory: a JSON file that spares
+    reading it again.
 
     Raises OSError. Reads about 1 GB a second.
     """
     if path.is_dir():
-        files = [each for each in path.rglob("*") if each.is_file()]
-        if len(files) != 1:
-            return tree_root(
-                (each.relative_to(path).as_posix(), bytes.fromhex(root_of(each, memory))) for each in files
-            ).hex()
-        path = files[0]
+        files = {each.relative_to(path).as_posix(): each for each in path.rglob("*") if each.is_file()}
+    else:
+        files = {name: path.with_name(name) for name in parts_of(path.name)}
+    roots = {name: _file_root(place, memory) for name, place in files.items()}
+    return (
+        next(iter(roots.values()))
+        if len(roots) == 1
+        else tree_root((name, bytes.fromhex(root)) for name, root in roots.items()).hex()
+    )
+
+
+def _file_root(path: Path, memory: Path | None) -> str:
     known = _load(memory)
     state = os.stat(path)
     print_of_file = [state.st_size, state.st_mtime_ns, state.st_ino]

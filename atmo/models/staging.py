@@ -51,7 +51,10 @@ class Staging:
         self.folder = store.folder / INCOMING / hashlib.sha256(source.encode()).hexdigest()[:32]
         self._done: list[tuple[Entry, bytes]] = []
         with disk("keep a model", self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self.folder.exists():
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                files.sync_folder(self.folder.parent, store.sync)
+                files.sync_folder(store.folder, store.sync)
             lock = files.try_lock(self.folder / _LOCK)
         if lock is None:
             raise ModelInUse(f"{source} is being fetched by another process.", hint="Wait for it.")

@@ -39,6 +39,7 @@ _PART = ".part"
 _LOCK = "lock"
 # A root in full, or enough of its beginning to be meant.
 _ROOT_CHARS, _LEAST_PREFIX = 64, 6
+MAX_NAME_CHARS = 200
 
 
 class Store:
@@ -178,6 +179,8 @@ class Store:
         try:
             yield model
         finally:
+            with suppress(FileNotFoundError):
+                os.utime(used)
             if handle is not None:
                 os.close(handle)
 
@@ -286,10 +289,12 @@ class Store:
 
     def _begin(self, folder: Path, manifest: Manifest, name: str, source: str) -> None:
         with disk("keep a model", folder):
-            name = name or whole_name(manifest.entries[0].path).lower()
+            name = (name or whole_name(manifest.entries[0].path).lower()).replace("/", "-")[:MAX_NAME_CHARS]
+            name = "".join(char for char in name if char.isprintable()) or manifest.root.hex()[:12]  # a stranger's word
             Record(name=name, source=source, added_s=self._now()).keep(folder, self.sync)
             (folder / USED).touch(mode=0o600)
             files.write_whole(folder / MANIFEST, manifest.encode(), self.sync)  # last: with it, the model is begun
+            sync_folder(self.folder, self.sync)
 
     def make_room(self, needed: int) -> None:
         """See that so many bytes fit. Raises StorageFull when neither quota nor disk have room for them."""
@@ -310,7 +315,7 @@ class Store:
 
     def check_name(self, name: str, root: bytes) -> None:
         """Raises UsageError when the model cannot be called so."""
-        if not name or len(name) > 200 or not name.isprintable() or "/" in name:
+        if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or "/" in name:
             raise UsageError(f"{name!r} is not a name for a model.", hint="Use letters, digits, dots and hyphens.")
         if any(model.name.lower() == name.lower() and model.root != root for model in self.models()):
             raise UsageError(f"Another model is called {name!r}.", hint="Choose a name: --name, or remove the other.")

@@ -310,9 +310,10 @@ class Download:
     # What follows from them
 
     def _ban(self, peer: PeerId, why: str, now_s: float) -> list[Effect]:
+        told = [] if peer in self.banned else [Ban(peer, why)]
         self.banned.add(peer)
         self._remove(peer)
-        return [Ban(peer, why), *self._fill(now_s)]
+        return [*told, *self._fill(now_s)]
 
     def _remove(self, peer: PeerId) -> None:
         source = self.sources.pop(peer, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from atmo.errors import ModelInvalid, ModelNotFound, RemoteProtocolError
+from atmo.models.gguf import read_gguf
 from atmo.models.manifest import MAX_FILES, Entry, Manifest
 from atmo.models.onnx import external_files
 from atmo.models.shape import parts_of
@@ -28,6 +29,12 @@ def files_of(path: Path) -> dict[str, Path]:
         found = _together(path, parts_of(path.name))
     _check(path, found)
     return found
+
+
+def check_usable(path: Path) -> None:
+    """That a GGUF file is whole, before it is taken in. Raises ModelInvalid."""
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        read_gguf(path.with_name(parts_of(path.name)[0]))
 
 
 def _folder(path: Path) -> dict[str, Path]:

@@ -8,8 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from atmo.errors import UsageError
+from atmo.errors import ModelInvalid, UsageError
 from atmo.models.downloads import Downloader, Remote
+from atmo.models.gguf import read_gguf
 from atmo.models.pulling import Progress, Tell
 from atmo.models.records import StoredModel
 from atmo.models.reference import Reference
@@ -33,10 +34,21 @@ class UrlSource:
         if not last:
             raise UsageError(f"{wanted.value} names no file.", hint="Give the address of a .gguf file.")
         remotes = [Remote(parts._replace(path=f"{folder}/{part}").geturl(), unquote(part)) for part in parts_of(last)]
+        name = name or whole_name(unquote(last)).lower()
         with httpx.Client() as client:
-            return download(
-                Downloader(client), remotes, store, wanted.source, name or whole_name(unquote(last)).lower(), tell
-            )
+            return _checked(store, download(Downloader(client), remotes, store, wanted.source, name, tell))
+
+
+def _checked(store: Store, model: StoredModel) -> StoredModel:
+    """Nobody vouches for a server's bytes, and some answer with a page of text. Raises ModelInvalid, and keeps
+    nothing."""
+    try:
+        if model.path.suffix.lower() == ".gguf":
+            read_gguf(model.path)
+    except ModelInvalid as error:
+        store.remove(model.root)
+        raise ModelInvalid(f"{model.record.source} gives no usable model.", hint=f"{error.message}") from error
+    return model
 
 
 class FileSource:

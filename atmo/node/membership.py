@@ -174,19 +174,19 @@ def join(config: Config, text: str, wall_s: float) -> Token:
 def _follow(config: Config) -> None:
     """Belong to the mesh of the configured token. One that has expired is no mistake: the node may have used it long
     ago."""
-    text = _configured_token(config)
-    if not text:
+    token = configured_token(config)
+    if token is None:
         return
-    token = read_token(text)
     joined = config.root_key.parent / "joined"
     if not _owns(config, token) and not (joined.exists() and _read(joined, Token) == token):
         _become_guest(config, token)
 
 
-def _configured_token(config: Config) -> str:
-    """Empty if there is none. Raises ConfigError for a file that cannot be read or is empty."""
+def configured_token(config: Config) -> Token | None:
+    """What [mesh] says. Raises UsageError for a damaged token, ConfigError for a file that cannot be read or is
+    empty."""
     if not config.mesh.token_file:
-        return config.mesh.token.strip()
+        return read_token(config.mesh.token) if config.mesh.token.strip() else None
     file = Path(config.mesh.token_file).expanduser()
     try:
         text = file.read_text().strip()
@@ -197,7 +197,7 @@ def _configured_token(config: Config) -> str:
         ) from exc
     if not text:
         raise ConfigError(f"The file {file} holds no mesh token.", hint="Put one in: atmo mesh invite > FILE")
-    return text
+    return read_token(text)
 
 
 def _refuse_if_configured(config: Config) -> None:

@@ -45,6 +45,7 @@ from atmo.node.meaning import CHARS_PER_TOKEN, Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.migration import Migration
 from atmo.node.offers import Offer, offers
+from atmo.node.prefetch import Prefetch
 from atmo.node.private import Private
 from atmo.node.renewal import LOOK_S, Renewals
 from atmo.node.runtimes import Runtimes
@@ -79,6 +80,7 @@ class Node:
         self.clock = clock or SystemClock()
         self.services: dict[str, EngineService] = {}
         self.journal = Journal(self.clock)
+        self._store = Store(config.model_store, int(config.models.quota_gb * 1e9))
         self._home: Home | None = None
         self._mesh: MeshNode | None = None
         self._meaning = Meaning()
@@ -90,6 +92,7 @@ class Node:
         self._gateway: Gateway | None = None
         self._transfers: Transfers | None = None
         self._private: Private | None = None
+        self._prefetch: Prefetch | None = None
         self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._saving: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,7 +118,7 @@ class Node:
                 self.clock,
                 self._on_engine,
                 self._home.folder / "roots.json",
-                Store(self.config.model_store),
+                self._store,
             )
         for service in self.services.values():
             await service.start()
@@ -124,6 +127,8 @@ class Node:
         self._vetting.start()
         self._offer_ready_services()
         await self.transfers.start()
+        self._prefetch = Prefetch(self.config.models, self.transfers, self.clock)
+        self._prefetch.start()
         self._private = Private(self, Migration(self))
         await self._start_gateway()
         await self._start_discovery()
@@ -157,6 +162,8 @@ class Node:
         await self._runtimes.close()
         if self._known is not None:
             await self._known.close()
+        if self._prefetch is not None:
+            await self._prefetch.close()
         if self._private is not None:
             await self._private.close()
         if self._transfers is not None:
@@ -211,6 +218,13 @@ class Node:
         """Begin to fetch a model from peers. Raises ModelNotFound, UsageError."""
         return self.transfers.show(self.transfers.fetch(*self.transfers.find(wanted)))
 
+    def stop_fetch(self, root: str) -> Json:
+        """Raises UsageError for what is no root."""
+        try:
+            return {"stopped": self.transfers.stop(bytes.fromhex(root))}
+        except ValueError:
+            raise UsageError(f"{root[:70]!r} is not a model's root.", hint="See: atmo models list") from None
+
     @property
     def gateway(self) -> Gateway | None:
         """None in headless mode, and before the start."""
@@ -260,6 +274,11 @@ class Node:
                 yield event
 
     @property
+    def prefetch(self) -> Prefetch:
+        assert self._prefetch is not None
+        return self._prefetch
+
+    @property
     def private(self) -> Private:
         assert self._private is not None
         return self._private
@@ -306,6 +325,7 @@ class Node:
                     if reply.because:
                         yield reports.retry(reply)
                     routed = reply
+                    self._wanted_elsewhere(reply)
                     yield {"event": "route", **tell(self, reply.decision, reply.request_id.hex())}
                     continue
                 first_s = first_s or self.clock.now() - began_s
@@ -329,6 +349,12 @@ class Node:
             raise UsageError("There is nothing to do it with.", hint="Put it into text, or the intent itself.")
         query = self._query(request, request.intent)
         return replace(query, prompt_tokens=query.prompt_tokens + len(request.text) // CHARS_PER_TOKEN)
+
+    def _wanted_elsewhere(self, routed: Routed) -> None:
+        """Another node's model answers: if that is so often, this node may fetch it for itself."""
+        chosen = routed.decision.chosen
+        if self._prefetch is not None and chosen.peer != self.mesh.peer:
+            self._prefetch.asked(self.mesh.root_of(chosen.peer, chosen.capability))
 
     def _query(self, request: RouteRequest, text: str, turns: tuple[Turn, ...] = ()) -> Query:
         return self._meaning.query(text, request.model, request.type, request.constraints, self.mesh.peer, turns=turns)
@@ -360,7 +386,7 @@ class Node:
         adopt = transport.renew if isinstance(transport, ZmqTransport) else lambda credential: None
         self._renewals = Renewals(home, self._mesh, self.clock, adopt)
         self._mesh.vet = self._vetting.admits
-        self._transfers = Transfers(self.config, self._mesh, Store(self.config.model_store), self.clock, self.journal)
+        self._transfers = Transfers(self.config, self._mesh, self._store, self.clock, self.journal)
         await self._mesh.start()
         self._mesh.introduce(describe(self.config, transport.address))
         self._looking = asyncio.create_task(self._look_at_dates())
@@ -463,7 +489,7 @@ class Node:
 
     async def adopt(self, offer: Offer) -> None:
         """Serve what was found while the node runs, and tell the mesh."""
-        service = EngineService(offer, self.config.inference, self.clock, self._on_engine)
+        service = EngineService(offer, self.config.inference, self.clock, self._on_engine, store=self._store)
         self.services[offer.descriptor.id] = service
         await service.start()
 

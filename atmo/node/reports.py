@@ -244,7 +244,23 @@ def models(node: Node) -> Json:
                 told = {name: offer[name] for name in ("id", "type", "model", "description")}
                 served[offer["id"]] = {**told, "examples": offered[offer["id"]].examples[:EXAMPLES_TOLD], "nodes": []}
             served[offer["id"]]["nodes"].append(view["name"])
-    return {"served": [served[name] for name in sorted(served)]}
+    return {"served": [served[name] for name in sorted(served)], "seeds": seeds(node)}
+
+
+def seeds(node: Node) -> list[Json]:
+    """Who gives which model away."""
+    return [
+        {
+            "root": root,
+            "model": seed.descriptor.model,
+            "size_bytes": seed.size_bytes,
+            "complete": seed.complete,
+            "only": dict(seed.only),
+            "peer": format_peer(peer),
+            "node": node.mesh.name_of(peer),
+        }
+        for peer, root, seed in node.mesh.seeds()
+    ]
 
 
 def decision(node: Node, made: Decision, request_id: str, query: Query | None = None) -> Json:

@@ -73,9 +73,11 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True)
 class Received:
+    """frame: bytes; on `Lane.BULK` perhaps a view of where the socket put them, which lives as long as it is held."""
+
     peer: PeerId
     lane: Lane
-    frame: bytes
+    frame: bytes | memoryview
 
 
 TransportEvent = LinkUp | LinkDown | DialFailed | Received

@@ -96,6 +96,10 @@ class Way(Protocol):
 
     def send(self, frame: bytes) -> bool: ...
 
+    def send_large(self, frame: bytes) -> bool:
+        """The same without a copy: the frame is held until it has left."""
+        ...
+
 
 @dataclass(eq=False)
 class Link:
@@ -167,6 +171,6 @@ class Link:
         return f"<Link {arrow} {short(self.peer)} {state}>"
 
 
-def cost_bytes(frame: bytes) -> int:
+def cost_bytes(frame: bytes | memoryview) -> int:
     """What a frame counts for in a backlog."""
     return len(frame) + FRAME_OVERHEAD_BYTES

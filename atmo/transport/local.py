@@ -87,7 +87,7 @@ class LinkTable:
             owner.closed(link, reason)
         self.happened.append((link, LinkDown(link.peer, reason)))
 
-    def received(self, link: Link, lane: Lane, frame: bytes) -> None:
+    def received(self, link: Link, lane: Lane, frame: bytes | memoryview) -> None:
         link.lanes[lane].count_in(len(frame))
         self.happened.append((link, Received(link.peer, lane, frame)))
 

@@ -168,6 +168,14 @@ class Wire:
             return False
         return True
 
+    def send_large(self, frame: bytes) -> bool:
+        """The same without a copy: ZeroMQ holds the frame until it has left."""
+        try:
+            self.socket.send(frame, zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError:
+            return False
+        return True
+
     def receive(self) -> bytes | None:
         """The next frame; None when there is none. Frames of several parts are nobody's protocol here: the first
         counts."""
@@ -197,6 +205,14 @@ class Route:
         """False when the connection is gone (ROUTER_MANDATORY says so)."""
         try:
             self._router.send_multipart((self.routing_id, frame), zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return False
+        return True
+
+    def send_large(self, frame: bytes) -> bool:
+        """The same without a copy."""
+        try:
+            self._router.send_multipart((self.routing_id, frame), zmq.NOBLOCK, copy=False)
         except zmq.ZMQError:
             return False
         return True

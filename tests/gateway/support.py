@@ -93,6 +93,9 @@ class PlayedNode:
     def transfers_view(self) -> Json:
         return {"transfers": []}
 
+    def stop_fetch(self, root: str) -> Json:
+        return {"stopped": False}
+
     def fetch(self, wanted: str) -> Json:
         return {"fetching": wanted}
 

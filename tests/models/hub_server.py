@@ -46,14 +46,18 @@ class Asked:
 @dataclass
 class Hub:
     """repos: by name. drop_after: bytes after which an answer breaks off, used up one by one; busy: answers 503 so
-    often; ranges: whether parts can be had; lies: sends other bytes of the same length."""
+    often; hang: instead of breaking off, it says nothing more for as long as somebody listens; ranges: whether parts
+    can be had; lies: sends other bytes of the same length; etags, lengths: whether it says which version it sends, and
+    how long it is."""
 
     repos: dict[str, Repo] = field(default_factory=dict)
     drop_after: list[int] = field(default_factory=list)
     busy: int = 0
     ranges: bool = True
     lies: bool = False
-    pace: threading.Event | None = None
+    etags: bool = True
+    lengths: bool = True
+    hang: bool = False
     asked: list[Asked] = field(default_factory=list)
     sent_bytes: int = 0
     endpoint: str = ""
@@ -178,7 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.lies:
             data = bytes(reversed(data))
         start = 0
-        headers = {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes" if self.hub.ranges else "none"}
+        headers = {"Accept-Ranges": "bytes" if self.hub.ranges else "none"}
+        if self.hub.etags:
+            headers["ETag"] = f'"{sha256}"'
         wanted = self.headers.get("Range", "")
         if wanted and self.hub.ranges and self.headers.get("If-Range", f'"{sha256}"') == f'"{sha256}"':
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
@@ -191,7 +197,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _say(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        if self.hub.lengths or len(body) <= LARGE_BYTES:
+            headers["Content-Length"] = str(len(body))
+        else:
+            self.close_connection = True
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -201,14 +211,14 @@ class _Handler(BaseHTTPRequestHandler):
             end = min(end, self.hub.drop_after.pop(0))
         try:
             for at in range(0, end, 1 << 18):
-                if self.hub.pace is not None:
-                    self.hub.pace.wait(0.01)
                 self.wfile.write(body[at : min(end, at + (1 << 18))])
                 self.hub.sent_bytes += min(end, at + (1 << 18)) - at
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client was stopped
         if end < len(body):
             self.close_connection = True
+            if self.hub.hang:
+                self.connection.recv(1)  # nothing comes but the end
 
 
 def _sibling(path: str, data: bytes) -> dict[str, Any]:

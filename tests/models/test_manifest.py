@@ -44,6 +44,14 @@ def test_a_folder_has_the_root_of_its_manifest(tmp_path: Path) -> None:
     assert root_of(put(tmp_path, TREE)) == manifest_for(TREE).root.hex()
 
 
+def test_a_split_model_has_the_root_of_all_its_parts(tmp_path: Path) -> None:
+    parts = {"m-00001-of-00002.gguf": b"one", "m-00002-of-00002.gguf": b"two"}
+    put(tmp_path, {**parts, "other.gguf": b"not of it"})
+    memory = tmp_path / "roots.json"
+    for _ in range(2):
+        assert root_of(tmp_path / "m-00001-of-00002.gguf", memory) == manifest_for(parts).root.hex()
+
+
 def test_what_is_changed_has_another_root() -> None:
     root = manifest_for(TREE).root
     for changed in (

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from atmo.errors import BadChunk, ModelDamaged, ModelInUse, ModelNotFound, StorageError
 from atmo.models.partial import WINDOW_CHUNKS
@@ -131,3 +134,64 @@ def test_a_model_is_found_by_name_root_and_source_and_a_near_miss_is_told(store:
         assert store.find(text) == model
     with pytest.raises(ModelNotFound, match="Did you mean 'llama'"):
         store.find("lama")
+
+
+def test_a_file_that_vanished_from_an_unfinished_model_is_not_believed_to_be_there(store: Store) -> None:
+    manifest, parts = manifest_for(TREE), pieces(manifest_for(TREE), TREE)
+    with store.partial(manifest) as partial:
+        for number in (0, 1, 3):
+            partial.write(number, parts[number])
+    (partial.folder / "files" / "model.onnx").unlink()
+    for _ in range(2):  # the second time there is a file again, and it is empty
+        with store.partial(manifest) as again:
+            assert again.missing() == [0, 1, 2]
+
+
+def test_a_linked_file_whose_coming_was_not_journalled_is_not_written_to(store: Store, tmp_path: Path) -> None:
+    """A crash between the link and the journal: the other name of the file must not see what comes then."""
+    manifest, parts = manifest_for(TREE), pieces(manifest_for(TREE), TREE)
+    partial = store.partial(manifest)
+    partial.close()
+    mine = put(tmp_path, {"mine.onnx": bytes(2_500_000)}) / "mine.onnx"
+    place = partial.folder / "files" / "model.onnx"
+    place.unlink()
+    os.link(mine, place)
+    with store.partial(manifest) as again:
+        for number in again.missing():
+            again.write(number, parts[number])
+        again.finish()
+    assert mine.read_bytes() == bytes(2_500_000)
+    assert store.verify(manifest.root) == []
+
+
+TWELVE = {"a": noise(3, 4 << 20), "b/c": noise(4, (7 << 20) + 5)}
+
+
+@given(st.lists(st.one_of(st.integers(0, 11), st.sampled_from(["crash", "close", "flush", "wrong"])), max_size=40))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_happens_what_is_believed_to_be_here_is_right(tmp_path: Path, life: list[int | str]) -> None:
+    """Chunks in any order, wrong ones, crashes at any point: the journal never says more than the disk has."""
+    manifest = manifest_for(TWELVE)
+    parts = pieces(manifest, TWELVE)
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    store = Store(folder, sync=lambda _: None)
+    partial, kept = store.partial(manifest), set[int]()
+    for step in life:
+        here = {number for number in range(12) if partial.has(number)}
+        if isinstance(step, int):
+            assert partial.write(step, parts[step]) is (step not in here)
+        elif step == "wrong":
+            with pytest.raises(BadChunk):
+                partial.write(3, parts[4])
+        elif step == "flush":
+            partial.flush()
+            kept = here
+        else:
+            if step == "close":
+                partial.flush()
+                kept = here
+            partial.close()
+            partial = store.partial(manifest)
+            assert {number for number in range(12) if partial.has(number)} == kept
+        assert all(partial.read(number) == parts[number] for number in range(12) if partial.has(number))
+    partial.close()

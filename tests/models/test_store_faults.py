@@ -20,6 +20,7 @@ from atmo.errors import StorageError, StorageFull
 from atmo.models.manifest import CHUNK_BYTES
 from atmo.models.partial import WINDOW_CHUNKS, Partial
 from atmo.models.store import Store
+from tests.cluster import eventually
 from tests.models.stores import manifest_for, noise, pieces, put
 from tests.models.writer import big, piece
 
@@ -75,6 +76,36 @@ def test_kill_9_fifty_times_costs_at_most_the_window_each_time(tmp_path: Path, s
 def write(partial: Partial, parts: list[bytes]) -> None:
     for number in partial.missing():
         partial.write(number, parts[number])
+
+
+_SLOW_IMPORT = """
+import os, sys, time
+from pathlib import Path
+from atmo.models.store import Store
+def slow(handle):
+    time.sleep(0.05)
+    os.fdatasync(handle)
+Store(Path(sys.argv[2]), sync=slow).import_(Path(sys.argv[1]), copy=True)
+"""
+
+
+def test_an_import_that_was_killed_goes_on(tmp_path: Path) -> None:
+    source, block = tmp_path / "large.gguf", noise(1, CHUNK_BYTES)
+    source.write_bytes(b"".join(number.to_bytes(1, "big") + block[1:] for number in range(3 * WINDOW_CHUNKS)))
+    store = Store(tmp_path / "store")
+    command = [sys.executable, "-c", _SLOW_IMPORT, str(source), str(store.folder)]
+    importer = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    eventually(lambda: any(model.done_bytes for model in store.models(partial=True)), "a window has been journalled")
+    importer.kill()
+    importer.wait()
+    (begun,) = store.models(partial=True)
+    assert WINDOW_CHUNKS * CHUNK_BYTES <= begun.done_bytes < begun.size_bytes
+    kept = (begun.folder / "large.gguf").stat().st_ino
+    model = store.import_(source, copy=True)
+    assert model.root == begun.root
+    assert model.path.stat().st_ino == kept  # the same file, gone on with
+    assert store.verify(model.root) == []
+    assert store.models(partial=True) == []
 
 
 @contextmanager

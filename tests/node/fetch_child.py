@@ -32,8 +32,7 @@ async def fetch(home: Path, root_key: bytes, address: str, model: bytes) -> None
         await asyncio.wait([ending], timeout=0.02)
     await ending
     print("done", flush=True)
-    await mover.transfers.close()
-    await mover.mesh.stop()
+    await mover.close()
 
 
 if __name__ == "__main__":

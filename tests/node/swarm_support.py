@@ -7,59 +7,24 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atmo.clock import SystemClock
-from atmo.config import Config, ModelsSection
-from atmo.ids import MeshId, PeerId
-from atmo.keys import CurveKeys, Identity, issue_credential
-from atmo.mesh.node import MeshNode
-from atmo.mesh.rows import NodeInfo
-from atmo.models.store import Store
-from atmo.node.events import Journal
+import bench.mover
+from atmo.config import ModelsSection
+from atmo.keys import Identity
 from atmo.node.fetching import Fetch
-from atmo.node.transfers import Transfers
-from atmo.transport.zeromq import ZmqTransport
 
 MIB = 1 << 20
 PATIENCE_S = 20.0
 
 
-@dataclass
-class Mover:
-    """One node."""
+class Mover(bench.mover.Mover):
+    """The same, with what tests wait for."""
 
-    name: str
-    mesh: MeshNode
-    transfers: Transfers
-    journal: Journal
-
-    @property
-    def peer(self) -> PeerId:
-        return self.mesh.peer
-
-    @property
-    def store(self) -> Store:
-        return self.transfers.store
-
-    async def share(self, path: Path, name: str = "", **only: str) -> bytes:
-        """Put a model into the store and give it away; its root."""
-        model = await asyncio.to_thread(self.store.import_, path, name)
-        self.store.mark(model.root, shared=True, only=only)
-        await self.transfers.refresh()
-        return model.root
-
-    async def knows(self, root: bytes, *peers: Mover) -> None:
+    async def knows(self, root: bytes, *peers: bench.mover.Mover) -> None:
         wanted = {mover.peer for mover in peers}
-        await until(
-            lambda: wanted <= {peer for peer, of, _ in self.mesh.seeds() if of == root.hex()}, "its seeds are known"
-        )
-
-    def fetch(self, root: bytes) -> Fetch:
-        seed = next(seed for _, of, seed in self.mesh.seeds() if of == root.hex())
-        return self.transfers.fetch(root, seed)
+        await until(lambda: wanted <= self.seeders(root), "its seeds are known")
 
     async def get(self, root: bytes) -> Fetch:
         """Fetch a model and wait until it is here, verified."""
@@ -110,34 +75,12 @@ async def movers(
         yield made
     finally:
         for mover in made:
-            await mover.transfers.close()
-            await mover.mesh.stop()
-            mover.journal.close()
+            await mover.close()
 
 
 async def start_mover(home: Path, name: str, root: Identity, labels: dict[str, str], models: ModelsSection) -> Mover:
-    identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
-    credential = issue_credential(root, identity, curve, wall_s=clock.wall())
-    mesh_id = MeshId(root.public)
-    transport = ZmqTransport(identity.public, curve, credential, mesh_id, clock=clock)
-    journal = Journal(clock)
-    mesh = MeshNode(
-        identity=identity,
-        mesh=mesh_id,
-        certificate=credential.certificate,
-        generation=1,
-        transport=transport,
-        clock=clock,
-        rng=random.Random(name),
-        on_event=journal.about,
-    )
-    config = Config(home=home, runtime=home, models=models)
-    transfers = Transfers(config, mesh, Store(config.model_store), clock, journal)
-    await mesh.start()
-    address = (str(transport.address),)
-    mesh.introduce(NodeInfo(name=name, addresses=address, mode="provider", software="-", labels=tuple(labels.items())))
-    await transfers.start()
-    return Mover(name, mesh, transfers, journal)
+    made = await bench.mover.start(home, name, root, labels, models)
+    return Mover(made.name, made.mesh, made.transfers, made.journal)
 
 
 def write_model(path: Path, size_bytes: int, seed: int = 1) -> Path:

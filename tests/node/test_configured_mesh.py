@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from atmo.cli.doctor.membership import examine
 from atmo.clock import SystemClock
 from atmo.config import Config, load
 from atmo.errors import ConfigError, UsageError
@@ -99,6 +100,24 @@ def test_commands_that_the_next_start_would_undo_are_refused(environ: dict[str, 
         membership.leave(config)
     with pytest.raises(ConfigError, match="which mesh"):
         membership.join(config, ticket, 0.0)
+
+
+def examined(config: Config) -> list[tuple[str, str]]:
+    """What `atmo doctor` says of keys and mesh."""
+    return [(finding.state, finding.what) for finding in examine(config, []) if finding.check == "mesh"]
+
+
+def test_the_doctor_says_what_the_token_will_do_and_does_not_do_it(
+    environ: dict[str, str], owner: MeshHome, tmp_path: Path
+) -> None:
+    config = guest(environ, ATMO_MESH_TOKEN=token(owner))
+    assert [state for state, what in examined(config) if "by the configured token" in what] == ["ok"]
+    assert not config.root_key.parent.exists()
+    late = write_token(owner.invite([], SystemClock().wall() - 2 * DAY_S, DAY_S, 1, DAY_S))
+    assert examined(guest(environ, ATMO_MESH_TOKEN=late)) == [("bad", "The token in the configuration has expired.")]
+    ((state, what),) = examined(guest(environ, ATMO_MESH_TOKEN_FILE=str(tmp_path / "none")))
+    assert state == "bad"
+    assert "cannot be read" in what
 
 
 @pytest.mark.parametrize("heartbeat_s", [0.1, 0.5, 30.0])

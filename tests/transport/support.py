@@ -69,7 +69,7 @@ class End:
 
     def frames(self, lane: Lane, peer: PeerId | None = None) -> list[bytes]:
         return [
-            event.frame
+            bytes(event.frame)
             for event in self.events
             if isinstance(event, Received) and event.lane is lane and peer in (None, event.peer)
         ]

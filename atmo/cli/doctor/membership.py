@@ -13,7 +13,7 @@ from atmo.errors import AtmoError
 from atmo.gateway.api_keys import KeyFile
 from atmo.ids import format_peer
 from atmo.keys import CLOCK_TOLERANCE_S, check_certificate, load_or_create_secret
-from atmo.node.membership import MeshHome, open_mesh
+from atmo.node.membership import MeshHome, configured_token, open_mesh
 from atmo.node.renewal import ending
 from atmo.transport.hosts import is_loopback
 
@@ -37,6 +37,17 @@ def _keys(config: Config, nodes: list[Path]) -> Iterator[Finding]:
 
 
 def _mesh(config: Config, nodes: list[Path]) -> Iterator[Finding]:
+    try:
+        token = configured_token(config)
+    except AtmoError as error:
+        yield failed("mesh", error)
+        return
+    if not config.root_key.parent.exists() and token is not None:
+        if time.time() > token.terms.not_after_s:
+            yield bad("mesh", "The token in the configuration has expired.", "Ask for a new one: atmo mesh invite")
+        else:
+            yield ok("mesh", f"The first node joins mesh {format_peer(token.terms.mesh)[-8:]} by the configured token.")
+        return
     if not config.root_key.parent.exists():
         yield ok("mesh", "This user has no mesh yet: the first node makes one.")
         return
