@@ -22,7 +22,7 @@ from atmo.config import load
 from tests.cluster import eventually
 from tests.deploy.ports import free_ports
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 _STEP = re.compile(r"<!-- (?P<machine>\w+)(?:: (?P<terms>.*?))? -->\n```sh\n(?P<script>.*?)```", re.DOTALL)
 # What the reader puts in its place, and how it is known in what a machine printed.
 _SECRETS = {"TOKEN": re.compile(r"atmo1-\S+"), "KEY": re.compile(r"sk-atmo-\S+")}
