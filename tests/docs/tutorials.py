@@ -19,6 +19,7 @@ from pathlib import Path
 
 from atmo.client import running_nodes
 from atmo.config import load
+from atmo.transport.neighbours import NodeCard
 from tests.cluster import eventually
 from tests.deploy.ports import free_ports
 
@@ -113,10 +114,9 @@ class World:
         }
 
     def close(self) -> None:
-        for environ in self.machines.values():
-            cards = running_nodes(load(environ=environ))
-            for card in cards:
-                os.kill(card.pid, signal.SIGTERM)
-            eventually(
-                lambda environ=environ: not running_nodes(load(environ=environ)), "its nodes are gone", PATIENCE_S
-            )  # type: ignore[misc]
+        for card in self._running():
+            os.kill(card.pid, signal.SIGTERM)
+        eventually(lambda: not self._running(), "all nodes are gone", PATIENCE_S)
+
+    def _running(self) -> list[NodeCard]:
+        return [card for environ in self.machines.values() for card in running_nodes(load(environ=environ))]

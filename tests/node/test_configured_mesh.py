@@ -104,7 +104,7 @@ def test_commands_that_the_next_start_would_undo_are_refused(environ: dict[str, 
 
 def examined(config: Config) -> list[tuple[str, str]]:
     """What `atmo doctor` says of keys and mesh."""
-    return [(finding.state, finding.what) for finding in examine(config) if finding.check == "mesh"]
+    return [(finding.state, finding.what) for finding in examine(config, []) if finding.check == "mesh"]
 
 
 def test_the_doctor_says_what_the_token_will_do_and_does_not_do_it(
