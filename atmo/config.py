@@ -135,12 +135,14 @@ class ModelsSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     that were not used for the longest time make room, never a pinned one or one in use; upload_mb_per_s: what giving
     models away may take of the line, in 10^6 bytes a second, 0 for all of it; fetch_for_others: other members may have
     this node fetch and serve a model, because the data are where it is; keep_migrated: what was fetched for a request
-    is served on, and removed after it otherwise."""
+    is served on, and removed after it otherwise; prefetch: fetch what is asked for here often and is not here, within
+    the quota, which must be set."""
 
     quota_gb: float = 0.0
     upload_mb_per_s: float = 0.0
     fetch_for_others: bool = True
     keep_migrated: bool = True
+    prefetch: bool = False
 
 
 class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -423,6 +425,8 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"models.upload_mb_per_s = {config.models.upload_mb_per_s} is no speed.", hint="Use 0 for no limit."
         )
+    if config.models.prefetch and not config.models.quota_gb:
+        raise ConfigError("models.prefetch needs a bound.", hint="Set models.quota_gb, too.")
     if not 0 <= config.models.quota_gb < 1e9:
         raise ConfigError(f"models.quota_gb = {config.models.quota_gb} is no size.", hint="Use 0 for no limit.")
     for runtime in config.runtimes:

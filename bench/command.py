@@ -75,5 +75,5 @@ def _first_byte_s(world: processes.World, prompt: str, max_tokens: int) -> float
 
 
 def _engine_s(client: SyncClient, prompt: str, max_tokens: int) -> float:
-    *_, done = client.ask(prompt, model=MODEL, max_tokens=max_tokens)
+    *_, done = client.stream(prompt, model=MODEL, max_tokens=max_tokens).steps()
     return float(done["queue_s"] + done["prefill_s"])

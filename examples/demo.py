@@ -1,5 +1,5 @@
-"""`make demo`: three nodes on this machine, four prompts that go where they belong, one death, and an answer all the
-same.
+"""`make demo`: three nodes on this machine, four prompts that go where they belong, one death, an answer all the same,
+and a model that goes to data which may not leave.
 
 Everything is real: three node processes, each with a model in a worker process, find each other, gossip signed rows
 over encrypted sockets and route by meaning. Each prompt is asked at a node that does *not* serve it, so every answer
@@ -25,6 +25,7 @@ from atmo.cli import views
 from atmo.client import SyncClient, running_nodes
 from atmo.config import load
 from atmo.errors import AtmoError
+from examples import hospital
 
 console = Console(highlight=False)
 
@@ -86,9 +87,11 @@ def main() -> int:
         for errand in ERRANDS:
             _run(errand, failures)
         _kill_and_ask_again(failures)
+        failures += hospital.act(folder, console, _atmo, _wait)
     except AtmoError as error:
         failures.append(str(error))
     finally:
+        hospital.stop(folder, _stop_nodes)
         _stop_nodes()
         shutil.rmtree(folder, ignore_errors=True)
     return _summary(failures, time.monotonic() - began_s)
@@ -100,7 +103,7 @@ def _start_nodes(folder: Path) -> None:
         file = folder / f"{name}.toml"
         file.write_text(serve)
         console.print(f"[dim]$ atmo node start --name {name} --config {name}.toml[/]")
-        _atmo("node", "start", "--name", name, "--config", str(file))
+        console.print(_atmo("node", "start", "--name", name, "--config", str(file)).splitlines()[0], markup=False)
     _wait("the nodes to find each other", lambda: all(len(_linked(name)) == len(NODES) for name in NODES))
 
 
@@ -175,8 +178,8 @@ def _summary(failures: list[str], seconds: float) -> int:
         return 1
     console.rule("[bold green]All as it should be", align="left")
     console.print(
-        f"{len(NODES)} nodes, {steps} of {steps} prompts answered by the right node, one death survived, "
-        f"{seconds:.0f} seconds, no download, no network."
+        f"{len(NODES)} nodes, {steps} of {steps} prompts answered by the right node, one death survived, a model that "
+        f"came to the data, {seconds:.0f} seconds, no download, no network."
     )
     console.print(
         "Now yours:  [bold].venv/bin/atmo node start[/]  and  [bold].venv/bin/atmo ask 'What is Atmosphere?'[/]"
@@ -184,13 +187,14 @@ def _summary(failures: list[str], seconds: float) -> int:
     return 0
 
 
-def _atmo(*arguments: str) -> None:
+def _atmo(*arguments: str) -> str:
+    """Run a command; what it says. Raises AtmoError."""
     done = subprocess.run(
         [sys.executable, "-m", "atmo.cli.main", *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise AtmoError(f"`atmo {' '.join(arguments[:4])}` failed: {done.stderr.strip() or done.stdout.strip()}")
-    console.print(done.stdout.splitlines()[0] if done.stdout else "", markup=False)
+    return done.stdout
 
 
 def _client(node: str) -> SyncClient:

@@ -58,12 +58,11 @@ def atmo_here(*arguments: str) -> Outcome:
     try:
         with redirect_stdout(out), redirect_stderr(err):
             main()
-        code: object = 0
     except SystemExit as ended:
-        code = ended.code or 0
+        code = int(str(ended.code or 0))
     finally:
         sys.argv = before
-    return Outcome(int(str(code)), out.getvalue(), err.getvalue())
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def eventually(true: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:

@@ -120,7 +120,7 @@ class MeshNode:
             self._transmit,
             self._learn,
             self.want,
-            self._root_of,
+            self.root_of,
             self._chance,
             self.probing.refresh,
         )
@@ -609,7 +609,7 @@ class MeshNode:
         if peer != self.peer and not self._closed:
             self._handle(events.Want(peer, needed=needed))
 
-    def _root_of(self, peer: PeerId, capability_id: str) -> str:
+    def root_of(self, peer: PeerId, capability_id: str) -> str:
         row = self.table.find(peer, capability_id)
         if row < 0:
             return ""

@@ -45,6 +45,7 @@ from atmo.node.meaning import CHARS_PER_TOKEN, Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.migration import Migration
 from atmo.node.offers import Offer, offers
+from atmo.node.prefetch import Prefetch
 from atmo.node.private import Private
 from atmo.node.renewal import LOOK_S, Renewals
 from atmo.node.runtimes import Runtimes
@@ -91,6 +92,7 @@ class Node:
         self._gateway: Gateway | None = None
         self._transfers: Transfers | None = None
         self._private: Private | None = None
+        self._prefetch: Prefetch | None = None
         self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._saving: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,6 +127,8 @@ class Node:
         self._vetting.start()
         self._offer_ready_services()
         await self.transfers.start()
+        self._prefetch = Prefetch(self.config.models, self.transfers, self.clock)
+        self._prefetch.start()
         self._private = Private(self, Migration(self))
         await self._start_gateway()
         await self._start_discovery()
@@ -158,6 +162,8 @@ class Node:
         await self._runtimes.close()
         if self._known is not None:
             await self._known.close()
+        if self._prefetch is not None:
+            await self._prefetch.close()
         if self._private is not None:
             await self._private.close()
         if self._transfers is not None:
@@ -268,6 +274,11 @@ class Node:
                 yield event
 
     @property
+    def prefetch(self) -> Prefetch:
+        assert self._prefetch is not None
+        return self._prefetch
+
+    @property
     def private(self) -> Private:
         assert self._private is not None
         return self._private
@@ -314,6 +325,7 @@ class Node:
                     if reply.because:
                         yield reports.retry(reply)
                     routed = reply
+                    self._wanted_elsewhere(reply)
                     yield {"event": "route", **tell(self, reply.decision, reply.request_id.hex())}
                     continue
                 first_s = first_s or self.clock.now() - began_s
@@ -337,6 +349,12 @@ class Node:
             raise UsageError("There is nothing to do it with.", hint="Put it into text, or the intent itself.")
         query = self._query(request, request.intent)
         return replace(query, prompt_tokens=query.prompt_tokens + len(request.text) // CHARS_PER_TOKEN)
+
+    def _wanted_elsewhere(self, routed: Routed) -> None:
+        """Another node's model answers: if that is so often, this node may fetch it for itself."""
+        chosen = routed.decision.chosen
+        if self._prefetch is not None and chosen.peer != self.mesh.peer:
+            self._prefetch.asked(self.mesh.root_of(chosen.peer, chosen.capability))
 
     def _query(self, request: RouteRequest, text: str, turns: tuple[Turn, ...] = ()) -> Query:
         return self._meaning.query(text, request.model, request.type, request.constraints, self.mesh.peer, turns=turns)

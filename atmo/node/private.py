@@ -90,6 +90,7 @@ class Private:
             if agreed == "no":
                 raise _with_hint(refusal) from None
             plan = await self._plan(wanted, refusal)
+        self._node.prefetch.asked(plan.candidate.root)
         yield {**self._migration.show(plan), "agreed": agreed == "yes"}
         if agreed != "yes":
             return

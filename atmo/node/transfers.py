@@ -229,6 +229,12 @@ class Transfers:
         """Models in the store here, shared or not: root in hex, and what would be said of each."""
         return [(model.root.hex(), seed) for model in self.store.models() if (seed := seed_of(model)) is not None]
 
+    def offered(self) -> list[tuple[str, Seed]]:
+        """Models that peers give away and this node may have: root in hex, and what is said of each."""
+        own = set(self._config.node.labels.items())
+        found = self._mesh.seeds()
+        return [(root, seed) for peer, root, seed in found if peer != self._mesh.peer and set(seed.only) <= own]
+
     def _tell_seeds(self) -> None:
         told = {root for peer, root, _ in self._mesh.seeds() if peer == self._mesh.peer}
         for root, seed in self._seeds.items():

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -26,6 +26,16 @@ from tests.cluster import Cluster, atmo, eventually
 from tests.inference.gguf_maker import write_parrot
 
 
+class Said:
+    """In a stream's place."""
+
+    def __init__(self, steps: Iterator[dict[str, Any]]) -> None:
+        self._steps = steps
+
+    def steps(self) -> Iterator[dict[str, Any]]:
+        return self._steps
+
+
 class Listener:
     """In a client's place: what it is asked, and what it says. It raises what stands in `fails`."""
 
@@ -33,7 +43,10 @@ class Listener:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.fails: AtmoError | None = None
 
-    def ask(self, text: str, **wishes: Any) -> Iterator[dict[str, Any]]:
+    def stream(self, text: str, **wishes: Any) -> Said:
+        return Said(self._steps(text, wishes))
+
+    def _steps(self, text: str, wishes: dict[str, Any]) -> Iterator[dict[str, Any]]:
         self.asked.append((text, wishes))
         yield {"event": "route"}
         yield {"event": "text", "text": f"To {text}: "}
@@ -56,9 +69,7 @@ def say(session: Session, text: str) -> None:
 
 
 def heard(session: Session) -> list[tuple[str, dict[str, Any]]]:
-    listener = session.client
-    assert isinstance(listener, Listener)
-    return listener.asked
+    return cast(Listener, session.client).asked
 
 
 # The conversation
@@ -75,8 +86,7 @@ def test_each_question_goes_with_what_was_said_before(session: Session) -> None:
 
 
 def test_what_came_of_an_answer_that_failed_is_kept_and_a_question_without_answer_is_not(session: Session) -> None:
-    listener = session.client
-    assert isinstance(listener, Listener)
+    listener = cast(Listener, session.client)
     listener.fails = RequestTimeout("Too late.")
     with pytest.raises(RequestTimeout):
         say(session, "one")

@@ -89,7 +89,7 @@ def test_a_split_model_is_imported_served_by_name_and_safe_while_it_is(
     client = cluster.start("a", "", "--serve", "polly")
     (served,) = client.mesh()["nodes"][0]["capabilities"]
     assert served["model"] == "Polly"
-    said = "".join(event.get("text", "") for event in client.ask("sing", max_tokens=26, type="chat"))
+    said = client.ask("sing", max_tokens=26, type="chat").text
     assert said == song(26)
     refused(atmo("models", "rm", "polly"), "in use by another process", code=8)
     shown = atmo("models", "list", "--json").json

@@ -106,6 +106,12 @@ def test_the_data_may_be_at_another_node_and_then_that_one_fetches(
     assert of_kind(alone, "receipt")
     eventually(lambda: not hospital.store.has(model.root), "what came for one request went after it")
 
+    with hospital.here(monkeypatch):
+        pulled = atmo("models", "pull", "bank-chat", "--json").json
+        assert (pulled["from"], pulled["new"], pulled["model"]["root"]) == ("peers", True, root)
+        assert [each["node"] for each in atmo("models", "where", root, "--json").json["seeds"]] != []
+        assert atmo("models", "rm", "bank-chat").code == 0
+
     events = events_of(asker, CANARY, constraints={"data_residency": ["hospital"]}, migrate="yes")
 
     assert of_kind(events, "plan")[0]["to"]["name"] == "ward"

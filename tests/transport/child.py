@@ -47,7 +47,7 @@ async def main(options: dict[str, Any]) -> None:
             elif isinstance(event, Received) and event.frame == STALL:
                 time.sleep(STALL_S)  # the loop is stuck; the IO thread is not
             elif isinstance(event, Received) and event.lane is Lane.CONTROL:
-                transport.send(event.peer, event.frame)
+                transport.send(event.peer, bytes(event.frame))
 
     await transport.start(hear)
     say(event="address", address=str(transport.address))

@@ -613,7 +613,7 @@ def echo(end: End) -> None:
         end.hear([event for event in events if not (isinstance(event, Received) and event.lane is Lane.BULK)])
         for event in events:
             if isinstance(event, Received) and event.lane is Lane.CONTROL:
-                end.transport.send(event.peer, event.frame)
+                end.transport.send(event.peer, bytes(event.frame))
             elif isinstance(event, Received) and event.lane is Lane.BULK:
                 end.transport.release_bulk(event.peer, len(event.frame))
                 end.bulk_frames += 1
