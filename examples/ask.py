@@ -6,6 +6,7 @@ Needs a running node: `atmo node start`.
 from __future__ import annotations
 
 from atmo import SyncClient
+from atmo.client import Message
 
 client = SyncClient()
 
@@ -22,7 +23,10 @@ with client.stream("What is a token?", temperature=0, max_tokens=60) as stream:
 print(f"\n  finished: {stream.so_far.finish}\n")
 
 # A conversation: each answer is the next turn of it.
-talk = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Hello, who are you?"}]
+talk: list[Message] = [
+    {"role": "system", "content": "You are brief."},
+    {"role": "user", "content": "Hello, who are you?"},
+]
 for question in ("What is 2+2?", ""):
     answer = client.chat(talk)
     print(f"{talk[-1]['content']}\n  {answer}")

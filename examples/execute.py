@@ -6,6 +6,7 @@ Needs a node that serves a classifier: `atmo node start --serve atmo-tone --serv
 from __future__ import annotations
 
 from atmo import SyncClient
+from atmo.client import Job
 from atmo.errors import NoRoute
 
 INTENT = "Is this review positive or negative?"
@@ -22,7 +23,7 @@ judged = client.execute(INTENT, REVIEWS[0])
 print(f"{judged.text:<9} {dict(judged.labels)}  by {judged.node}\n")
 
 # Many at once, at most four on their way; each has an answer or an error, in the order of the jobs.
-jobs = [{"intent": INTENT, "input": review} for review in REVIEWS]
+jobs: list[Job] = [{"intent": INTENT, "input": review} for review in REVIEWS]
 jobs.append({"intent": INTENT, "input": "Too expensive.", "constraints": {"residency": "the moon"}})
 for outcome in client.execute_batch(jobs, at_once=4, timeout_s=30):
     said = outcome.unwrap().text if outcome.ok else f"nobody: {outcome.error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,22 +45,6 @@ def atmo(*arguments: str, given: str | None = None, **environ: str) -> Outcome:
         env={**os.environ, "COLUMNS": "200", **environ},
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def atmo_here(*arguments: str) -> Outcome:
-    """The same in this process, for commands that start nothing: a tenth of a process's time."""
-    from atmo.cli.main import main
-
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["atmo", *arguments]
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            main()
-    except SystemExit as ended:
-        code = int(str(ended.code or 0))
-    finally:
-        sys.argv = before
-    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def eventually(true: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:

@@ -37,7 +37,7 @@ PRINTED = {
     ],
     "look": [r"default +self", r"atmo:chat:atmo-nano +atmo-nano +at default", r"It would go to default", "answered"],
 }
-ELSEWHERE = {"__init__", "demo", "partition"}
+ELSEWHERE = {"__init__", "demo", "hospital", "partition"}
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,9 @@ def json_reference() -> str:
 
 def _described(shape: type, within: dict[str, type]) -> str:
     hints = typing.get_type_hints(shape)
-    rows = [f"| `{field.name}` | {_type(hints[field.name], within)} |" for field in msgspec.structs.fields(shape)]
+    rows = [
+        f"| `{field.encode_name}` | {_type(hints[field.name], within)} |" for field in msgspec.structs.fields(shape)
+    ]
     told = " ".join((shape.__doc__ or "").split())
     return "\n".join([told, "", "| field | type |", "|---|---|", *rows, ""])
 

@@ -190,10 +190,9 @@ def _facts(model: LocalModel) -> Json:
 
 
 def _partial(store: Store) -> list[Json]:
-    begun = [stored(model) for model in store.models(partial=True)]
-    for about, done_bytes, _ in incoming(store.folder):
-        begun.append({"name": about.source, "size_bytes": about.total_bytes, "done_bytes": done_bytes})
-    return begun
+    begun = [(model.name, model.size_bytes, model.done_bytes) for model in store.models(partial=True)]
+    begun += [(about.source, about.total_bytes, done_bytes) for about, done_bytes, _ in incoming(store.folder)]
+    return [{"name": name, "size_bytes": size, "done_bytes": done} for name, size, done in begun]
 
 
 def _removable(store: Store, which: str) -> StoredModel:

@@ -35,7 +35,7 @@ def pull(
         except KeyboardInterrupt:
             watcher.stopped = True
     if watcher.stopped:
-        watcher.say_how_to_go_on(as_json)
+        watcher.say_how_to_go_on()
         sys.exit(130)
     model = pulled.model
     new = bool(pulled.source)
@@ -93,12 +93,9 @@ class _Watcher:
             what = f"{progress.doing.capitalize()} {_short(self._wanted)}"
             self.bar.at(progress.done_bytes, progress.total_bytes, progress.sources, what)
 
-    def say_how_to_go_on(self, as_json: bool) -> None:
+    def say_how_to_go_on(self) -> None:
         last = self._last
         share = f" at {last.done_bytes / last.total_bytes:.0%}" if last.total_bytes else ""
-        if as_json:
-            output.print_json({"stopped": True, "done_bytes": last.done_bytes, "total_bytes": last.total_bytes})
-            return
         command = f"atmo models pull {self._wanted.text}"
         output.aside().print(
             f"Stopped{share}. What is there is kept; go on with: {output.harmless(command)}",

@@ -252,12 +252,17 @@ class Retry(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Answer(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """answer: text; of an embedding model a list of numbers; of a classifier pairs of label and share."""
+    """answer: text; of an embedding model a list of numbers; of a classifier pairs of label and share. plan, transfer,
+    loading, receipt: only with `--private`: the model that came for it, and the signed receipt."""
 
     answer: str | list[float | list[Any]]
     retries: list[Retry]
     route: Decision
     done: Done
+    plan: dict[str, Any] | None = None
+    transfer: dict[str, Any] | None = None
+    loading: dict[str, Any] | None = None
+    receipt: dict[str, Any] | None = None
 
 
 class Said(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -404,8 +409,8 @@ class Revoked(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: str
 
 
-class LocalModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model on this machine. context, parameters: 0 where not known; embedded: it comes with atmo."""
+class ModelFacts(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model that can be loaded here. context, parameters: 0 where not known; embedded: it comes with atmo."""
 
     name: str
     type: str
@@ -413,24 +418,161 @@ class LocalModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context: int
     parameters: int
     quantisation: str
+    architecture: str
+    licence: str
+    description: str
     embedded: bool
     path: str
 
 
+class LocalModel(ModelFacts, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model on this machine. root: its name by content, empty while nobody reckoned it; source: where it is from."""
+
+    root: str
+    pinned: bool
+    shared: bool
+    source: str
+
+
+class ModelFile(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of a model."""
+
+    path: str
+    size_bytes: int
+
+
+class StoredModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model in the store. root: its name by content; done_bytes: what is there of it; used_s: when it was used last;
+    only: labels that a node must carry to be given it."""
+
+    name: str
+    root: str
+    size_bytes: int
+    done_bytes: int
+    files: list[ModelFile]
+    folder: str
+    source: str
+    added_s: float
+    used_s: float
+    pinned: bool
+    shared: bool
+    only: dict[str, str]
+
+
+class PartialModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model that is not whole yet; where more is known of it, it is a StoredModel."""
+
+    name: str
+    size_bytes: int
+    done_bytes: int
+    root: str = ""
+    files: list[ModelFile] = []
+    folder: str = ""
+    source: str = ""
+    added_s: float = 0.0
+    used_s: float = 0.0
+    pinned: bool = False
+    shared: bool = False
+    only: dict[str, str] = {}
+
+
 class ServedModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A capability in the mesh. nodes: names of those that offer it."""
+    """A capability in the mesh. examples: requests that suit it; nodes: names of those that offer it."""
 
     id: str
+    type: str
     model: str
+    description: str
+    examples: list[str]
     nodes: list[str]
 
 
+class SeededModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who gives which model away. complete: all of it; only: labels that a node must carry to be given it."""
+
+    root: str
+    model: str
+    size_bytes: int
+    complete: bool
+    only: dict[str, str]
+    peer: str
+    node: str
+
+
 class Models(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """served: empty where no node runs; problems: files that look like models and cannot be used."""
+    """partial: on their way; served: empty where no node runs; problems: files that look like models and cannot be
+    used."""
 
     local: list[LocalModel]
+    partial: list[PartialModel]
     served: list[ServedModel]
     problems: list[str]
+
+
+class Imported(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """new: it was not there before."""
+
+    model: StoredModel
+    new: bool
+
+
+class Pulled(Imported, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """from: the source, empty where nothing had to be fetched."""
+
+    from_: str = msgspec.field(name="from")
+    fetched_bytes: int
+    seconds: float
+
+
+class Inspected(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """stored: null for one that is not in the store; model: null for one that no engine here can run."""
+
+    stored: StoredModel | None
+    model: ModelFacts | None
+
+
+class Removed(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is gone."""
+
+    removed: list[StoredModel]
+
+
+class Collected(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """fits: what is left is within the quota; dry_run: nothing was removed."""
+
+    removed: list[StoredModel]
+    freed_bytes: int
+    used_bytes: int
+    quota_bytes: int
+    fits: bool
+    dry_run: bool
+
+
+class VerifiedModel(StoredModel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """bad: chunks that are not what they were, by number; the exit code is 7 then."""
+
+    bad: list[Any]
+
+
+class VerifiedModels(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Each model that was read."""
+
+    verified: list[VerifiedModel]
+
+
+class Marked(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The model as it is now."""
+
+    model: StoredModel
+
+
+class Whereabouts(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """here: in the store of this machine; seeds: who in the mesh gives it away; loose: a file or embedded model."""
+
+    model: str
+    here: list[StoredModel]
+    seeds: list[SeededModel]
+    loose: ModelFacts | None
 
 
 class Spread(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -593,6 +735,44 @@ class Health(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     findings: list[Finding]
 
 
+class Receipt(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a node stated of a request whose data had to stay; docs/private.md says what each part means. version: of
+    the statement; signer: whose signature it is."""
+
+    version: int
+    id: str
+    mesh: str
+    node: dict[str, Any]
+    asked_at_s: float
+    done_at_s: float
+    rule: dict[str, Any]
+    model: dict[str, Any]
+    answered_by: dict[str, Any]
+    request_bytes_out: list[dict[str, Any]]
+    transfer: dict[str, Any] | None
+    decision: list[str]
+    signer: str
+
+
+class KeptReceipt(Receipt, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """genuine: it was signed by whom it names, as it stands in the file."""
+
+    file: str
+    genuine: bool
+
+
+class Receipts(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Those of this home."""
+
+    receipts: list[KeptReceipt]
+
+
+class CheckedReceipt(KeptReceipt, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """genuine: nothing is wrong with it; problems: what is, and the exit code is 1."""
+
+    problems: list[str]
+
+
 class Version(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of the program."""
 
@@ -618,6 +798,15 @@ COMMANDS: dict[str, type[Shape]] = {
     "mesh revoke": Revoked,
     "models": Models,
     "models list": Models,
+    "models import": Imported,
+    "models pull": Pulled,
+    "models inspect": Inspected,
+    "models rm": Removed,
+    "models gc": Collected,
+    "models verify": VerifiedModels,
+    "models share": Marked,
+    "models pin": Marked,
+    "models where": Whereabouts,
     "route": Route,
     "explain": Decision,
     "bench": Bench,
@@ -635,6 +824,9 @@ COMMANDS: dict[str, type[Shape]] = {
     "config edit": Checked,
     "config check": Checked,
     "doctor": Health,
+    "receipt list": Receipts,
+    "receipt show": Receipt,
+    "receipt verify": CheckedReceipt,
     "version": Version,
 }
 # Those whose objects are described elsewhere.

@@ -36,7 +36,7 @@ from atmo.mesh.messages import (
 )
 from atmo.models.manifest import MAX_MANIFEST_BYTES, Manifest
 from atmo.models.partial import Partial
-from atmo.models.swarm import Ban, Download, Effect, Request, Save, Shuffle, Withdraw
+from atmo.models.swarm import CHUNK_BYTES, Ban, Download, Effect, Request, Save, Shuffle, Withdraw
 
 log = structlog.get_logger("atmo.fetch")
 
@@ -49,6 +49,8 @@ MANIFEST_PATIENCE_S = 5.0
 # Without any source that has what is missing, for so long, a transfer is given up. Guesses: several times what gossip
 # and a link take; longer where there was one, since it may restart.
 NO_SOURCE_S, LOST_SOURCE_S = 15.0, 60.0
+# What stands before a chunk in its frame, at most.
+CHUNK_HEAD_BYTES = 64
 # Speed is that of the last moments.
 SPEED_S = 3.0
 # A source that refused is asked again after so long; one that only does not have it yet, sooner. Guesses.
@@ -67,6 +69,9 @@ class Peers(Protocol):
     def release(self, peer: PeerId, frame_bytes: int) -> None: ...
 
     def links(self) -> frozenset[PeerId]: ...
+
+    def widen(self, peer: PeerId, window_bytes: int) -> None:
+        """Let a source have so much in flight."""
 
     def seeders(self, root: bytes) -> Iterable[PeerId]:
         """Who says that it gives this model away, without this node."""
@@ -359,6 +364,9 @@ class Fetch:
             return
         self._data[message.chunk] = message.data, frame_bytes
         effects = self.download.arrived(peer, message.chunk, len(message.data), self._clock.now())
+        source = self.download.sources.get(peer)
+        if source is not None:
+            self._peers.widen(peer, source.window * (CHUNK_BYTES + CHUNK_HEAD_BYTES))
         if not any(isinstance(effect, Save) for effect in effects):
             del self._data[message.chunk]
             self._peers.release(peer, frame_bytes)

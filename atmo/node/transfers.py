@@ -305,6 +305,9 @@ class Transfers:
     def release(self, peer: PeerId, frame_bytes: int) -> None:
         self._mesh.transport.release_bulk(peer, frame_bytes)
 
+    def widen(self, peer: PeerId, window_bytes: int) -> None:
+        self._mesh.transport.widen_bulk(peer, window_bytes)
+
     def links(self) -> frozenset[PeerId]:
         return self._mesh.transport.linked()
 

@@ -45,6 +45,8 @@ MAX_FRAME_BYTES = {Lane.CONTROL: 1 << 20, Lane.GOSSIP: 256 << 10, Lane.BULK: (1 
 MAX_BACKLOG_BYTES = 16 << 20
 # What a bulk sender may have in flight. Bandwidth x delay of 1 Gbit/s at 60 ms.
 BULK_WINDOW_BYTES = 8 << 20
+# What a receiver may make of it where a path carries more in its delay: 10 Gbit/s at 25 ms.
+MAX_BULK_WINDOW_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,9 @@ class Transport(Protocol):
 
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         """The receiver has dealt with a bulk frame of this size: its sender may send as much again."""
+
+    def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
+        """Let the peer have so much in flight on `Lane.BULK`, MAX_BULK_WINDOW_BYTES at most. It is never narrowed."""
 
     def hang_up(self, peer: PeerId, reason: str) -> None:
         """End the link; `LinkDown` with this reason follows here, and the other end notices."""

@@ -16,7 +16,7 @@ import zmq
 from atmo.errors import RemoteProtocolError
 from atmo.keys import Passport
 from atmo.transport import sockets, wire
-from atmo.transport.base import MAX_FRAME_BYTES, Lane
+from atmo.transport.base import MAX_BULK_WINDOW_BYTES, MAX_FRAME_BYTES, Lane
 from atmo.transport.control import ControlLane
 from atmo.transport.link import Link
 from atmo.transport.local import LinkTable, Local
@@ -77,6 +77,12 @@ class BulkLane:
         grant_bytes = link.bulk_grants.release(size_bytes) if not link.down else 0
         if grant_bytes:
             self._control.grant(link, grant_bytes)
+
+    def widen(self, link: Link, window_bytes: int) -> None:
+        """This end first, so that nothing comes that it does not expect."""
+        more = link.bulk_grants.widen(min(window_bytes, MAX_BULK_WINDOW_BYTES)) if not link.down else 0
+        if more:
+            self._control.widen(link, more)
 
     def opened(self, link: Link) -> None:
         if not link.outbound:

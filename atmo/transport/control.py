@@ -81,6 +81,7 @@ class ControlLane:
             wire.PONG: self._on_pong,
             wire.ACK: self._on_ack,
             wire.GRANT: self._on_grant,
+            wire.WIDEN: self._on_widen,
             wire.BYE: self._on_bye,
         }
 
@@ -130,6 +131,9 @@ class ControlLane:
 
     def grant(self, link: Link, size_bytes: int) -> None:
         self._say(link, wire.encode_number(wire.GRANT, size_bytes))
+
+    def widen(self, link: Link, size_bytes: int) -> None:
+        self._say(link, wire.encode_number(wire.WIDEN, size_bytes))
 
     def forgive(self, now_s: float) -> None:
         """This process was paused: nobody could be heard."""
@@ -308,6 +312,9 @@ class ControlLane:
 
     def _on_grant(self, link: Link, frame: bytes) -> None:
         self._table.granted(link, wire.decode_number(frame))
+
+    def _on_widen(self, link: Link, frame: bytes) -> None:
+        self._table.granted(link, wire.decode_number(frame), wider=True)
 
     def _on_bye(self, link: Link, frame: bytes) -> None:
         self._table.down(link, f"the peer ended it: {wire.decode_bye(frame)}")

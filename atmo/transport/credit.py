@@ -57,6 +57,13 @@ class CreditWindow:
             raise RemoteProtocolError(f"The peer gave back {amount} credits, {self.in_flight} were out.")
         self._available += amount
 
+    def widen(self, amount: int, most: int) -> None:
+        """The receiver makes the window larger. Raises RemoteProtocolError beyond `most` in all."""
+        if amount < 0 or self._window + amount > most:
+            raise RemoteProtocolError(f"The peer widens a window of {self._window} by {amount}, {most} are allowed.")
+        self._window += amount
+        self._available += amount
+
     def __repr__(self) -> str:
         return f"<CreditWindow {self._available} of {self._window} left>"
 
@@ -97,6 +104,12 @@ class CreditGrants:
             return 0
         grant, self._held_back = self._held_back, 0
         return grant
+
+    def widen(self, window: int) -> int:
+        """Make the window so large; how much that is more, which the sender has to be told. 0 for no larger one."""
+        more = max(0, window - self._window)
+        self._window += more
+        return more
 
     def __repr__(self) -> str:
         return f"<CreditGrants {self._unreleased} of {self._window} unreleased>"

@@ -111,6 +111,9 @@ class FaultyTransport:
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         self.inner.release_bulk(peer, frame_bytes)
 
+    def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
+        self.inner.widen_bulk(peer, window_bytes)
+
     def hang_up(self, peer: PeerId, reason: str) -> None:
         self.inner.hang_up(peer, reason)
 

@@ -151,6 +151,9 @@ class IoThread:
     def release_bulk(self, link: Link, size_bytes: int) -> None:
         self._post(partial(self._parts.bulk.release, link, size_bytes))
 
+    def widen_bulk(self, link: Link, window_bytes: int) -> None:
+        self._post(partial(self._parts.bulk.widen, link, window_bytes))
+
     def hang_up(self, link: Link, reason: str) -> None:
         self._post(partial(self._table.down, link, reason))
 

@@ -141,6 +141,7 @@ class Link:
     read_bytes: int = 0  # control frames the layer above has seen
     ack_asked_bytes: int = 0
     gossip_read_bytes: int = 0
+    bulk_window_bytes: int = BULK_WINDOW_BYTES  # what the peer may have in flight, as asked for
     outbox: BulkOutbox = field(default_factory=BulkOutbox)
 
     @property

@@ -45,9 +45,11 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class BulkGranted:
-    """The peer gave back this many bytes of the bulk window. For the transport's loop side only."""
+    """The peer gave back this many bytes of the bulk window, or made it so much larger. For the transport's loop side
+    only."""
 
     size_bytes: int
+    wider: bool = False
 
 
 Happening = tuple[Link | None, TransportEvent | BulkGranted]
@@ -91,8 +93,8 @@ class LinkTable:
         link.lanes[lane].count_in(len(frame))
         self.happened.append((link, Received(link.peer, lane, frame)))
 
-    def granted(self, link: Link, size_bytes: int) -> None:
-        self.happened.append((link, BulkGranted(size_bytes)))
+    def granted(self, link: Link, size_bytes: int, *, wider: bool = False) -> None:
+        self.happened.append((link, BulkGranted(size_bytes, wider)))
 
     def failed(self, event: TransportEvent) -> None:
         self.happened.append((None, event))

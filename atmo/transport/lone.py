@@ -44,6 +44,9 @@ class LoneTransport:
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         return
 
+    def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
+        return
+
     def hang_up(self, peer: PeerId, reason: str) -> None:
         return
 

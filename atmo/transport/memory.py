@@ -20,6 +20,7 @@ from atmo.transport import wire
 from atmo.transport.base import (
     BULK_WINDOW_BYTES,
     MAX_BACKLOG_BYTES,
+    MAX_BULK_WINDOW_BYTES,
     MAX_FRAME_BYTES,
     Deliver,
     DialFailed,
@@ -63,6 +64,7 @@ class _End:
 @dataclass(frozen=True, slots=True)
 class _Granted:
     size_bytes: int
+    wider: bool = False
 
 
 _Happening = tuple[_End | None, TransportEvent | _Granted]
@@ -180,6 +182,14 @@ class MemoryTransport:
         grant_bytes = end.grants.release(frame_bytes)
         if grant_bytes:
             end.other.owner.happen(end.other, _Granted(grant_bytes))
+
+    def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
+        end = self._links.get(peer)
+        if end is None or end.other is None:
+            return
+        more = end.grants.widen(min(window_bytes, MAX_BULK_WINDOW_BYTES))
+        if more:
+            end.other.owner.happen(end.other, _Granted(more, wider=True))
 
     def hang_up(self, peer: PeerId, reason: str) -> None:
         self.break_link(peer, reason, f"the peer ended it: {reason}")
@@ -324,7 +334,7 @@ class MemoryTransport:
                 del self._links[end.peer]
             end.outbox.end(PeerUnreachable(f"The link to {format_peer(end.peer)} went down: {event.reason}."))
         elif isinstance(event, _Granted):
-            end.outbox.refill(event.size_bytes)
+            (end.outbox.widen if event.wider else end.outbox.refill)(event.size_bytes)
 
     def __repr__(self) -> str:
         count = len(self._links)

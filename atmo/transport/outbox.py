@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from atmo.errors import PeerUnreachable
-from atmo.transport.base import BULK_WINDOW_BYTES
+from atmo.transport.base import BULK_WINDOW_BYTES, MAX_BULK_WINDOW_BYTES
 from atmo.transport.credit import CreditWindow
 
 
@@ -38,6 +38,11 @@ class BulkOutbox:
                 put(frame)
                 turn.set_result(None)
             self._waiting.popleft()
+
+    def widen(self, size_bytes: int) -> None:
+        """Raises RemoteProtocolError beyond the largest window there is."""
+        self._credit.widen(size_bytes, MAX_BULK_WINDOW_BYTES)
+        self.refill(0)
 
     def end(self, error: PeerUnreachable) -> None:
         """The link is gone: everyone who waits gets this error."""

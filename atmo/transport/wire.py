@@ -27,6 +27,7 @@ PING = b"\x03"  # 8 bytes that come back in PONG
 PONG = b"\x04"
 ACK = b"\x05"  # u64: bytes of control frames read so far on this link
 GRANT = b"\x06"  # u64: bulk bytes given back to the sender's window
+WIDEN = b"\x08"  # u64: so many bytes more the receiver lets be in flight on the bulk lane
 BYE = b"\x07"  # text: why the link ends
 NUMBER_BYTES = 8
 

@@ -148,6 +148,12 @@ class ZmqTransport:
         if link is not None and self._thread is not None:
             self._thread.release_bulk(link, frame_bytes)
 
+    def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
+        link = self._links.get(peer)
+        if link is not None and self._thread is not None and window_bytes > link.bulk_window_bytes:
+            link.bulk_window_bytes = window_bytes
+            self._thread.widen_bulk(link, window_bytes)
+
     def hang_up(self, peer: PeerId, reason: str) -> None:
         link = self._links.get(peer)
         if link is not None:
@@ -232,13 +238,13 @@ class ZmqTransport:
                 del self._links[link.peer]
             link.outbox.end(PeerUnreachable(f"The link to {format_peer(link.peer)} went down: {event.reason}."))
         else:
-            self._refill(link, event.size_bytes)
+            self._refill(link, event)
             return False
         return True
 
-    def _refill(self, link: Link, size_bytes: int) -> None:
+    def _refill(self, link: Link, granted: BulkGranted) -> None:
         try:
-            link.outbox.refill(size_bytes)
+            (link.outbox.widen if granted.wider else link.outbox.refill)(granted.size_bytes)
         except RemoteProtocolError as exc:
             self._give_up(link, f"broke the protocol: {exc}")
 

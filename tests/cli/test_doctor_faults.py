@@ -19,10 +19,9 @@ from types import ModuleType
 
 import pytest
 
-import atmo.client
 from atmo.cli.doctor import engines, membership, nodes, places
 from atmo.cli.doctor.finding import Finding
-from atmo.client import running_nodes
+from atmo.client import calls, running_nodes
 from atmo.clock import SystemClock
 from atmo.config import load
 from atmo.node import membership as mesh_membership
@@ -210,7 +209,7 @@ def test_no_engine_for_llama_cpp(environ: dict[str, str], monkeypatch: pytest.Mo
 
 
 def test_a_node_that_hangs(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atmo.client, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 0.2)
     cluster = Cluster(Path(environ["ATMO_HOME"]).parent)
     cluster.start("default", "serve = []\n")
     pid = cluster.pids["default"]

@@ -14,6 +14,7 @@ import pytest
 from atmo.cli import shapes
 from tests.cli.inside import inside, leaves, options
 from tests.cluster import Cluster, Outcome, atmo
+from tests.inference.gguf_maker import write_parrot
 
 # A model that classifies, beside the one that chats.
 TWO = '[[serve]]\nmodel = "atmo-nano"\n[[serve]]\nmodel = "atmo-tone"\n'
@@ -77,6 +78,12 @@ def test_what_real_nodes_say_has_the_described_shape(cluster: Cluster, environ: 
     lines = [msgspec.convert(json.loads(line), shapes.Said) for line in talk.out.splitlines()]
     assert [line.question for line in lines] == ["Hello", "What is 2+2?"]
 
+    private = said("ask", "What is 2+2?", "--private", "--model", "atmo-nano")
+    assert private.receipt["receipt"]["id"] == private.done.request_id
+    assert said("receipt list").receipts[0].genuine
+    assert said("receipt show", private.done.request_id).rule["local_only"]
+    assert said("receipt verify", private.done.request_id).problems == []
+
     measured = said("bench", "--requests", "2", "--max-tokens", "8", "--model", "atmo-nano")
     assert [row.node for row in measured.nodes] == ["default", "second"]
     assert measured.hop.to == "second"
@@ -86,7 +93,6 @@ def test_what_real_nodes_say_has_the_described_shape(cluster: Cluster, environ: 
     assert invited.token
     log = inside("node", "logs", "--json", "-n", "2")
     assert len([msgspec.convert(json.loads(line), shapes.LogLine) for line in log.out.splitlines()]) == 2
-    assert said("doctor").healthy
     assert sorted(said("node stop", "--all").stopped) == ["default", "second"]
 
     old = said("node rotate")
@@ -117,6 +123,24 @@ def test_what_needs_no_node_has_the_described_shape(environ: dict[str, str], tmp
     offers.write_text('[{"id": "sums", "type": "chat", "description": "Adds numbers."}]')
     texts.write_text('{"text": "What is 2+2?", "expect": ["sums"]}\n{"text": "What is rain?", "expect": ["sums"]}\n')
     assert said("eval routing", "--capabilities", str(offers), "--intents", str(texts)).n == 2
+
+
+def test_what_is_said_of_models_has_the_described_shape(environ: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "parrot.gguf"
+    write_parrot(file)
+    assert said("models import", str(file)).new
+    assert [model.name for model in said("models").local if model.shared is False]
+    assert said("models inspect", "parrot").stored.name == "parrot"
+    assert said("models inspect", "atmo-nano").stored is None
+    assert said("models pin", "parrot").model.pinned
+    assert said("models share", "parrot", "--only", "residency=eu").model.only == {"residency": "eu"}
+    assert said("models where", "parrot").here
+    assert said("models where", "atmo-nano").loose.embedded
+    assert said("models verify").verified[0].bad == []
+    assert said("models gc", "--dry-run").dry_run
+    assert said("models pull", "parrot").from_ == ""
+    assert [model.name for model in said("models rm", "parrot").removed] == ["parrot"]
+    assert said("receipt list").receipts == []
 
 
 def test_a_failure_has_the_described_shape(environ: dict[str, str]) -> None:

@@ -6,30 +6,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gguf
+import msgspec
 import pytest
 
+from atmo.cli import shapes
 from atmo.models.manifest import CHUNK_BYTES
 from atmo.models.partial import WINDOW_CHUNKS
 from atmo.models.staging import incoming
 from atmo.models.store import Store
+from tests.cli.inside import inside
 from tests.cli.test_commands import refused
-from tests.cluster import Cluster, atmo, atmo_here, eventually
+from tests.cluster import Cluster, Outcome, atmo, eventually
 from tests.inference.gguf_maker import song, write_parrot
 from tests.models.hub_server import Hub, running
 from tests.models.stores import noise
 
 LARGE = noise(1, 1 << 16) * 16 * 80  # two windows and a half
-
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line is folded."""
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 @pytest.fixture
@@ -45,6 +42,14 @@ def cluster(environ: dict[str, str]) -> Iterator[Cluster]:
     cluster = Cluster(Path(environ["ATMO_HOME"]).parent)
     yield cluster
     cluster.stop_all()
+
+
+def told(run: Callable[..., Outcome], command: str, *more: str) -> Any:
+    """What a command says as JSON, which is of the type that docs/json.md describes."""
+    outcome = run("models", command, *more, "--json")
+    assert outcome.code == 0, outcome.err + outcome.out
+    msgspec.convert(outcome.json, shapes.COMMANDS[f"models {command}"])
+    return outcome.json
 
 
 def home_store(environ: dict[str, str]) -> Store:
@@ -79,7 +84,7 @@ def test_a_split_model_is_imported_served_by_name_and_safe_while_it_is(
     environ: dict[str, str], cluster: Cluster, tmp_path: Path
 ) -> None:
     first, _ = split(write_parrot(tmp_path / "Parrot.gguf"))
-    taken = atmo("models", "import", str(first), "--name", "Polly", "--json").json
+    taken = told(atmo, "import", str(first), "--name", "Polly")
     assert taken["new"]
     root = taken["model"]["root"]
     assert [file["path"] for file in taken["model"]["files"]] == [
@@ -89,13 +94,13 @@ def test_a_split_model_is_imported_served_by_name_and_safe_while_it_is(
     client = cluster.start("a", "", "--serve", "polly")
     (served,) = client.mesh()["nodes"][0]["capabilities"]
     assert served["model"] == "Polly"
-    said = client.ask("sing", max_tokens=26, type="chat").text
-    assert said == song(26)
+    assert client.ask("sing", max_tokens=26, type="chat").text == song(26)
     refused(atmo("models", "rm", "polly"), "in use by another process", code=8)
-    shown = atmo("models", "list", "--json").json
+    shown = told(atmo, "list")
     assert [model["root"] for model in shown["local"] if model["name"] == "Polly"] == [root]
     assert shown["served"][0]["model"] == "Polly"
-    here = atmo("models", "where", "polly").out
+    assert told(inside, "where", "polly")["here"][0]["root"] == root
+    here = inside("models", "where", "polly").out
     assert "this machine" in here
     cluster.stop_all()
     assert "Removed Polly" in atmo("models", "rm", "polly").out
@@ -110,57 +115,62 @@ def test_files_that_a_user_put_into_the_models_folder_are_simply_usable(environ:
     write_parrot(folder / "Whole.gguf")
     (folder / "mmproj-whole.gguf").write_bytes(b"no model of its own")
     (folder / "broken.gguf").write_bytes(b"GGUF")
-    shown = atmo_here("models", "list", "--json").json
+    shown = told(inside, "list")
     mine = {model["name"]: model for model in shown["local"] if not model["embedded"]}
     assert set(mine) == {"parts", "whole"}
     assert mine["parts"]["parameters"] == mine["whole"]["parameters"]
     assert "broken.gguf" in shown["problems"][0]
-    shared = atmo_here("models", "share", "whole", "--only", "residency=eu", "--json").json["model"]
+    shared = told(inside, "share", "whole", "--only", "residency=eu")["model"]
     assert (shared["shared"], shared["only"]) == (True, {"residency": "eu"})
-    again = atmo_here("models", "list", "--json").json["local"]
+    again = told(inside, "list")["local"]
     assert [(model["name"], model["shared"]) for model in again if model["name"] == "whole"] == [("whole", True)]
 
 
 def test_the_life_of_a_model_in_the_store(environ: dict[str, str], tmp_path: Path) -> None:
     source = write_parrot(tmp_path / "Parrot.gguf")
-    assert "is in the store" in atmo_here("models", "import", str(source)).out
-    assert "already" in atmo_here("models", "import", str(source)).out
-    facts = atmo_here("models", "inspect", "parrot").out
+    assert "is in the store" in inside("models", "import", str(source)).out
+    assert "already" in inside("models", "import", str(source)).out
+    facts = inside("models", "inspect", "parrot").out
     assert "llama" in facts
     assert str(source) in facts
-    assert "right" in atmo_here("models", "verify").out
-    assert "stays" in atmo_here("models", "pin", "parrot").out
-    kept = atmo_here("models", "gc", "--quota-gb", "0", "--json").json
+    assert told(inside, "inspect", "parrot")["stored"]["source"] == str(source)
+    assert told(inside, "inspect", "atmo-nano")["stored"] is None
+    assert "right" in inside("models", "verify").out
+    assert told(inside, "verify", "parrot")["verified"][0]["bad"] == []
+    assert told(inside, "where", "atmo-nano")["loose"]["embedded"]
+    assert told(inside, "pin", "parrot", "--off")["model"]["pinned"] is False
+    assert "stays" in inside("models", "pin", "parrot").out
+    kept = told(inside, "gc", "--quota-gb", "0")
     assert (kept["removed"], kept["fits"]) == ([], False) or kept["used_bytes"] == 0
-    assert "may go" in atmo_here("models", "pin", "parrot", "--off").out
+    assert "may go" in inside("models", "pin", "parrot", "--off").out
     home_store(environ).find("parrot").path.write_bytes(b"rotten")
-    bad = atmo_here("models", "verify", "--json")
+    bad = inside("models", "verify", "--json")
     assert bad.code == 8
     assert bad.json["verified"][0]["bad"] == ["Parrot.gguf"]
-    assert "Removed parrot" in atmo_here("models", "rm", "parrot").out
+    assert [model["name"] for model in told(inside, "rm", "parrot")["removed"]] == ["parrot"]
 
 
 def test_mistakes_are_one_clear_line(environ: dict[str, str], tmp_path: Path) -> None:
     write_parrot(tmp_path / "parrot.gguf")
-    atmo_here("models", "import", str(tmp_path / "parrot.gguf"))
-    refused(atmo_here("models", "rm", "parot"), "no model 'parot'", "Did you mean 'parrot'", code=7)
-    refused(atmo_here("models", "import", str(tmp_path / "none.gguf")), "no file or folder", code=7)
-    refused(atmo_here("models", "pull", "org/repo"), "hf://org/repo", code=2)
-    refused(atmo_here("models", "pull", "nobody-has-this"), "Nobody has the model", code=7)
-    refused(atmo_here("models", "pull", "x", "--from", "mars"), "hub, url, file", code=2)
-    refused(atmo_here("models", "share", "atmo-nano"), "every node has it", code=2)
-    assert atmo_here("models", "where", "parot", "--json").json["error"]["code"] == "model_not_found"
+    inside("models", "import", str(tmp_path / "parrot.gguf"))
+    refused(inside("models", "rm", "parot"), "no model 'parot'", "Did you mean 'parrot'", code=7)
+    refused(inside("models", "import", str(tmp_path / "none.gguf")), "no file or folder", code=7)
+    refused(inside("models", "pull", "org/repo"), "hf://org/repo", code=2)
+    refused(inside("models", "pull", "nobody-has-this"), "Nobody has the model", code=7)
+    refused(inside("models", "pull", "x", "--from", "mars"), "hub, url, file", code=2)
+    refused(inside("models", "share", "atmo-nano"), "every node has it", code=2)
+    assert inside("models", "where", "parot", "--json").json["error"]["code"] == "model_not_found"
 
 
 def test_a_model_is_pulled_from_the_hub_and_can_be_asked_for_by_name(environ: dict[str, str], hub: Hub) -> None:
     parrot = write_parrot(Path(environ["ATMO_HOME"]).parent / "p.gguf").read_bytes()
     commit = hub.add("org/parrot", {"parrot-q4_k_m.gguf": parrot})
-    pulled = atmo("models", "pull", "hf://org/parrot", "--name", "parrot", "--json").json
+    pulled = told(atmo, "pull", "hf://org/parrot", "--name", "parrot")
     assert (pulled["new"], pulled["from"], pulled["fetched_bytes"]) == (True, "hub", len(parrot))
     assert pulled["model"]["source"] == f"hf://org/parrot@{commit}/parrot-q4_k_m.gguf"
     assert pulled["model"]["shared"]
     assert "was here already" in atmo("models", "pull", "hf://org/parrot:Q4_K_M").out
-    listed = atmo_here("models", "list", "--json").json["local"]
+    listed = told(inside, "list")["local"]
     assert "parrot" in [model["name"] for model in listed]
 
 
@@ -195,9 +205,9 @@ def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(environ: dict[str, str], h
     assert "Traceback" not in err
     ((_, kept, _),) = incoming(store.folder)
     assert kept == 40 * CHUNK_BYTES
-    assert "50%" in atmo_here("models", "list").out
+    assert "50%" in inside("models", "list").out
     hub.hang = False
-    again = atmo("models", "pull", "hf://org/large", "--json").json
+    again = told(atmo, "pull", "hf://org/large")
     assert again["fetched_bytes"] == len(LARGE) - kept
     assert store.verify(bytes.fromhex(again["model"]["root"])) == []
 
@@ -213,7 +223,7 @@ def test_kill_9_while_a_model_comes_costs_at_most_the_window(environ: dict[str, 
         os.kill(pull.pid, signal.SIGKILL)
         pull.communicate()
     hub.hang = False
-    again = atmo("models", "pull", "hf://org/large", "--json").json
+    again = told(atmo, "pull", "hf://org/large")
     assert store.verify(bytes.fromhex(again["model"]["root"])) == []
     assert hub.sent_bytes <= len(LARGE) + 2 * WINDOW_CHUNKS * CHUNK_BYTES + 8192
 

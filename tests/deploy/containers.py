@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.cluster import Outcome
 from tests.deploy.recipes import image
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 class Container:
@@ -46,7 +46,7 @@ class Container:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
             cwd="/",
             env=self._whole_environment(),
         )

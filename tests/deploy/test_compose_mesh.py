@@ -88,6 +88,7 @@ def nodes(programs: Path, place: Path) -> Iterator[list[Service]]:
     assert [service.stop() for service in services] == [0, 0, 0]
 
 
+@pytest.mark.timeout(600)  # some seconds where the machine is not busy with other things
 def test_three_containers_are_one_mesh_that_asks_for_a_key(nodes: list[Service], programs: Path, place: Path) -> None:
     one, two, three = nodes
     for node in nodes:

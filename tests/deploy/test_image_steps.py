@@ -7,7 +7,11 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.deploy.recipes import ROOT
+
+pytestmark = pytest.mark.timeout(300)  # the wheel is built first, in seconds where the machine is not busy
 
 
 def test_the_wheel_has_all_of_the_package_its_licences_and_nothing_else(wheel: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[2]
 FETCHED = re.compile(
     r"<(?:script|img|link|iframe|source)\b[^>]*\b(?:src|href)=\"?((?:https?:)?//[^\" >]+)", re.IGNORECASE
@@ -80,8 +81,8 @@ def test_a_reader_finds_a_page_by_a_word(address: str) -> None:
         page.goto(address)
         page.get_by_placeholder("Search").fill("launchd")
         found = page.locator(".md-search-result__link").first
-        found.wait_for(timeout=30_000)
+        found.wait_for(timeout=90_000)
         found.click()
-        page.wait_for_url("**/how-to/services.html*", timeout=30_000)
+        page.wait_for_url("**/how-to/services.html*", timeout=90_000)
         browser.close()
     assert {url for url in asked if "127.0.0.1" not in url} == set()

@@ -19,7 +19,7 @@ def world(environ: dict[str, str]) -> Iterator[World]:
     made.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # some seconds where the machine is not busy with other things
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_walk_through_the_tutorial_works(page: Path, world: World) -> None:
     story = steps(page)

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from atmo.client import running_nodes
 from atmo.config import load
+from atmo.transport.neighbours import NodeCard
 from tests.cluster import eventually
 from tests.deploy.ports import free_ports
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 _STEP = re.compile(r"<!-- (?P<machine>\w+)(?:: (?P<terms>.*?))? -->\n```sh\n(?P<script>.*?)```", re.DOTALL)
 # What the reader puts in its place, and how it is known in what a machine printed.
 _SECRETS = {"TOKEN": re.compile(r"atmo1-\S+"), "KEY": re.compile(r"sk-atmo-\S+")}
@@ -113,9 +114,9 @@ class World:
         }
 
     def close(self) -> None:
-        for environ in self.machines.values():
-            cards = running_nodes(load(environ=environ))
-            for card in cards:
-                os.kill(card.pid, signal.SIGTERM)
-            config = load(environ=environ)
-            eventually(lambda config=config: not running_nodes(config), "its nodes are gone", PATIENCE_S)  # type: ignore[misc]
+        for card in self._running():
+            os.kill(card.pid, signal.SIGTERM)
+        eventually(lambda: not self._running(), "all nodes are gone", PATIENCE_S)
+
+    def _running(self) -> list[NodeCard]:
+        return [card for environ in self.machines.values() for card in running_nodes(load(environ=environ))]

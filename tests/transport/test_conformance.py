@@ -14,6 +14,7 @@ from atmo.keys import Identity
 from atmo.transport.base import (
     BULK_WINDOW_BYTES,
     MAX_BACKLOG_BYTES,
+    MAX_BULK_WINDOW_BYTES,
     MAX_FRAME_BYTES,
     Lane,
     LinkUp,
@@ -280,6 +281,26 @@ async def _send_all(lab: Lab, count: int) -> None:
     one, other = lab.ends
     for number in range(count):
         await one.transport.send_bulk(other.peer, number.to_bytes(4, "big") + CHUNK[4:])
+
+
+@pytest.mark.asyncio
+async def test_a_receiver_makes_the_bulk_window_wider_up_to_a_bound(lab: Lab) -> None:
+    one, other = await lab.linked_pair()
+    fits, wide = BULK_WINDOW_BYTES // len(CHUNK), MAX_BULK_WINDOW_BYTES // len(CHUNK)
+    sending = asyncio.create_task(_send_all(lab, wide + 1))
+    await until(lambda: len(other.frames(Lane.BULK)) == fits)
+
+    other.transport.widen_bulk(one.peer, BULK_WINDOW_BYTES // 2)
+    other.transport.widen_bulk(one.peer, 2 * BULK_WINDOW_BYTES)
+    await until(lambda: len(other.frames(Lane.BULK)) == 2 * fits)
+    other.transport.widen_bulk(one.peer, 100 * MAX_BULK_WINDOW_BYTES)
+    await until(lambda: len(other.frames(Lane.BULK)) == wide)
+
+    assert not sending.done()
+    for _ in range(wide):
+        other.transport.release_bulk(one.peer, len(CHUNK))
+    await sending
+    assert other.downs() == []
 
 
 @pytest.mark.asyncio

@@ -12,6 +12,7 @@ from atmo.config import Config
 from atmo.errors import AtmoError
 from atmo.gateway.api_keys import KeyFile
 from atmo.ids import format_peer
+from atmo.invitation import Token
 from atmo.keys import CLOCK_TOLERANCE_S, check_certificate, load_or_create_secret
 from atmo.node.membership import MeshHome, configured_token, open_mesh
 from atmo.node.renewal import ending
@@ -36,22 +37,27 @@ def _keys(config: Config, nodes: list[Path]) -> Iterator[Finding]:
             yield failed("keys", error)
 
 
+def _unused(token: Token) -> Finding:
+    """Of the configured token before a node was started with it."""
+    if time.time() > token.terms.not_after_s:
+        return bad("mesh", "The token in the configuration has expired.", "Ask for a new one: atmo mesh invite")
+    return ok("mesh", f"The first node joins mesh {format_peer(token.terms.mesh)[-8:]} by the configured token.")
+
+
 def _mesh(config: Config, nodes: list[Path]) -> Iterator[Finding]:
     try:
         token = configured_token(config)
     except AtmoError as error:
         yield failed("mesh", error)
         return
-    if not config.root_key.parent.exists() and token is not None:
-        if time.time() > token.terms.not_after_s:
-            yield bad("mesh", "The token in the configuration has expired.", "Ask for a new one: atmo mesh invite")
-        else:
-            yield ok("mesh", f"The first node joins mesh {format_peer(token.terms.mesh)[-8:]} by the configured token.")
+    belongs = config.root_key.exists() or (config.root_key.parent / "joined").exists()
+    if token is not None and not belongs:
+        yield _unused(token)
         return
     if not config.root_key.parent.exists():
         yield ok("mesh", "This user has no mesh yet: the first node makes one.")
         return
-    if not config.root_key.exists() and not (config.root_key.parent / "joined").exists():
+    if not belongs:
         yield note(
             "mesh", "This user has no mesh any more: its key is gone.", "Restore it, or the next node makes one."
         )

@@ -31,6 +31,7 @@ def examine(config: Config, running: list[Running]) -> Iterator[Finding]:
     yield _runtime(config.runtime)
     yield from _left_over(config, running)
     yield _disk(config.home)
+    yield from _store(config)
     yield from _ports(config, running)
 
 
@@ -97,6 +98,20 @@ def _disk(home: Path) -> Finding:
     if free > LITTLE_DISK_BYTES:
         return ok("disk", f"{free / 1e9:.0f} GB of disk are free.")
     return note("disk", f"{free / 1e9:.2f} GB of disk are free.", "Larger models will not fit.")
+
+
+def _store(config: Config) -> Iterator[Finding]:
+    from atmo.models.collecting import own_bytes
+    from atmo.models.store import Store
+
+    store = Store(config.model_store)
+    count = len(store.models())
+    if not count:
+        return
+    used_gb, quota_gb = own_bytes(store.folder) / 1e9, config.models.quota_gb
+    what = f"The store of models holds {count} in {used_gb:.2f} GB{f' of {quota_gb:g} GB' if quota_gb else ''}."
+    full = quota_gb and used_gb > quota_gb
+    yield note("store", what, "Make room: atmo models gc, atmo models rm") if full else ok("store", what)
 
 
 def _ports(config: Config, running: list[Running]) -> Iterator[Finding]:
