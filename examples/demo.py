@@ -103,7 +103,8 @@ def _start_nodes(folder: Path) -> None:
         file = folder / f"{name}.toml"
         file.write_text(serve)
         console.print(f"[dim]$ atmo node start --name {name} --config {name}.toml[/]")
-        console.print(_atmo("node", "start", "--name", name, "--config", str(file)).splitlines()[0], markup=False)
+        said = _atmo("node", "start", "--name", name, "--config", str(file)).splitlines()
+        console.print(next(line for line in said if line.startswith("●")), markup=False)
     _wait("the nodes to find each other", lambda: all(len(_linked(name)) == len(NODES) for name in NODES))
 
 

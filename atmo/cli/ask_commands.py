@@ -8,13 +8,23 @@ from typing import Any
 
 from atmo.cli import output, views
 from atmo.cli.arrival import Arrival
+from atmo.cli.page import Page
 from atmo.cli.prompts import read_prompt
 from atmo.client import SyncClient
 from atmo.client.results import Step
 from atmo.errors import NoRoute, UsageError
 
 
-def ask(words: list[str], files: list[str], wishes: dict[str, Any], node: str, *, explain: bool, as_json: bool) -> None:
+def ask(
+    words: list[str],
+    files: list[str],
+    wishes: dict[str, Any],
+    node: str,
+    *,
+    explain: bool,
+    as_json: bool,
+    plain: bool = False,
+) -> None:
     prompt = read_prompt(words, files)
     client = SyncClient(node=node)
     wishes = prompt.wishes(wishes)
@@ -23,11 +33,11 @@ def ask(words: list[str], files: list[str], wishes: dict[str, Any], node: str, *
             whole = collect(client, prompt.text, wishes)
         output.print_json(whole)
         return
-    plan = _stream(client, prompt.text, wishes, explain)
+    plan = _stream(client, prompt.text, wishes, explain, plain)
     if plan is not None:
         if not _agree(plan):
             raise UsageError("Nothing was fetched and nothing was asked.", hint="Agree beforehand with --yes.")
-        _stream(client, prompt.text, {**wishes, "migrate": "yes"}, explain, shown=True)
+        _stream(client, prompt.text, {**wishes, "migrate": "yes"}, explain, plain, shown=True)
 
 
 def _agree(plan: Step) -> bool:
@@ -40,7 +50,7 @@ def _agree(plan: Step) -> bool:
 
 
 def _stream(
-    client: SyncClient, text: str, wishes: dict[str, Any], explain: bool, *, shown: bool = False
+    client: SyncClient, text: str, wishes: dict[str, Any], explain: bool, plain: bool, *, shown: bool = False
 ) -> Step | None:
     """Text goes to standard output as it comes; who answered and how fast goes to standard error, for people only.
 
@@ -48,9 +58,9 @@ def _stream(
     """
     talk = explain or output.to_people()
     aside = output.aside()
-    ended = True
     with (
         closing(Arrival(aside)) as arrival,
+        closing(Page(plain=plain)) as page,
         output.busy("Waiting for the first word") as busy,
         closing(client.stream(text, **wishes).steps()) as steps,
     ):
@@ -70,17 +80,13 @@ def _stream(
                 output.console().print(views.decision(output.harmless(event)))
                 output.console().print()
             elif kind == "text":
-                sys.stdout.write(output.harmless(event["text"]) if sys.stdout.isatty() else event["text"])
-                sys.stdout.flush()
-                ended = event["text"].endswith("\n") if event["text"] else ended
+                page.feed(event["text"])
             elif kind in ("vector", "labels"):
                 output.console().print(views.result(output.harmless(event)))
             elif kind == "retry" and talk:
-                aside.print(views.retried(output.harmless(event)))
+                (output.console() if page.drawn else aside).print(views.retried(output.harmless(event)))
             elif kind == "done":
-                if not ended:
-                    sys.stdout.write("\n")
-                    sys.stdout.flush()
+                page.close()
                 if talk:
                     aside.print(views.answered_by(output.harmless(event)))
     return None

@@ -46,6 +46,7 @@ Files = Annotated[
     list[str] | None,
     typer.Option("--file", "-f", help="A text file, PNG or JPEG to add to the prompt. Repeatable.", metavar="FILE"),
 ]
+Plain = Annotated[bool, typer.Option("--plain", help="Show the answer as the model wrote it, without Markdown.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -89,6 +90,7 @@ def ask(
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --private: fetch the model without asking.")] = False,
+    plain: Plain = False,
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +100,7 @@ def ask(
     wishes = _wishes(model, kind, where, system, max_tokens, temperature, seed, timeout)
     if private or yes:
         wishes |= {"private": private, "migrate": "yes" if yes else "ask"}
-    ask_commands.ask(text or [], file or [], wishes, node, explain=explain, as_json=as_json)
+    ask_commands.ask(text or [], file or [], wishes, node, explain=explain, as_json=as_json, plain=plain)
 
 
 @app.command()
@@ -117,7 +119,7 @@ def chat(
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Keep what you type for the next time (arrow up).")
     ] = True,
-    plain: Annotated[bool, typer.Option("--plain", help="Print answers as they come, without Markdown.")] = False,
+    plain: Plain = False,
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:

@@ -736,7 +736,7 @@ class Health(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Receipt(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a node stated of a request whose data had to stay; docs/private.md says what each part means. version: of
+    """What a node stated of a request whose data had to stay; docs/privacy.md says what each part means. version: of
     the statement; signer: whose signature it is."""
 
     version: int

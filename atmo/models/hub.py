@@ -7,10 +7,12 @@ was not hashed.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,7 +53,7 @@ class HubSource:
             return here  # without a network, what was asked for is what is here
         chosen = choose(wanted, list(listing.sizes))
         pinned = wanted.at(listing.commit, chosen.label)
-        here = find_here(pinned, store)
+        here = find_here(pinned, store) or _unchanged(wanted, chosen, listing, store)
         if here is not None:
             return here
         remotes = [self._remote(listing, wanted.repo, path, chosen.folder) for path in chosen.paths]
@@ -83,6 +85,29 @@ class HubSource:
         token = get_token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return Remote(url, path.removeprefix(folder), size, sha256, headers)
+
+
+def _unchanged(wanted: Reference, chosen: Chosen, listing: Listing, store: Store) -> StoredModel | None:
+    """A model that came from the same place at another commit and has the same bytes. Reads it, where its sizes fit."""
+    files = {path.removeprefix(chosen.folder): path for path in chosen.paths}
+    place = replace(wanted, revision="", path=chosen.label, quantisation="")
+    for model in store.models():
+        sizes = {files.get(entry.path, ""): entry.size for entry in model.entries}
+        if not place.means(model.name, model.root, model.record.source):
+            continue
+        if sizes == {path: listing.sizes[path] for path in chosen.paths} and all(
+            _sha256(model.folder / here) == listing.hashes.get(path) for here, path in files.items()
+        ):
+            return model
+    return None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,6 +252,10 @@ def _talk(screen: Terminal, environ: dict[str, str], talker: Cluster) -> None:
     assert "+What is 2+2?" in history.read_text()
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
 
+    screen.press("clear", "Enter")
+    screen.run(f"{sys.executable} -m atmo ask 'What is 2+2?' --model atmo-nano")
+    screen.shows("= 4", "— default · chat:atmo-nano", "ended with 0")
+
 
 def test_a_conversation_from_a_pipe_knows_what_was_said_and_ends_with_the_first_failure(talker: Cluster) -> None:
     talk = atmo("chat", "--model", "atmo-nano", given="What is 2+2?\n\nHello\n")

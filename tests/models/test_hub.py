@@ -178,6 +178,17 @@ def test_a_branch_that_moved_gives_the_new_commit_and_a_revision_the_old_one(hub
     assert fetch(f"hf://org/tiny@{old}", name="old").model.path.read_bytes() == b"old" * 2000
 
 
+def test_a_branch_that_moved_while_the_file_stayed_fetches_nothing(hub: Hub, fetch: Fetch) -> None:
+    hub.add("org/tiny", REPO)
+    model = fetch("hf://org/tiny").model
+    hub.add("org/tiny", {**REPO, "README.md": b"# Tiny, explained"})
+    assert fetch("hf://org/tiny") == Pulled(model, "")
+    assert len(hub.bodies()) == 1
+    hub.add("org/tiny", {**REPO, "tiny-q4_k_m.gguf": bytes(len(MODEL))})
+    with pytest.raises(UsageError, match="Another model is called"):
+        fetch("hf://org/tiny")
+
+
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [

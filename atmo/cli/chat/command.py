@@ -12,6 +12,7 @@ from rich.text import Text
 from atmo.cli import output, views
 from atmo.cli.chat import slash
 from atmo.cli.chat.session import Session
+from atmo.cli.page import Page
 from atmo.cli.prompts import MAX_TEXT_BYTES, Prompt, read_prompt, text_of
 from atmo.client import SyncClient
 from atmo.config import load
@@ -115,35 +116,16 @@ def _events(session: Session, prompt: Prompt) -> Generator[dict[str, Any], None,
 
 
 def _show(events: Iterator[dict[str, Any]], plain: bool) -> None:
-    from atmo.cli.chat.stream import MarkdownStream
-
     console = output.console()
-    done: dict[str, Any] = {}
-    with _Plain() if plain or not console.is_terminal or console.is_dumb_terminal else MarkdownStream(console) as page:
+    with closing(Page(plain=plain)) as page:
         for event in events:
             if event["event"] == "text":
-                page.feed(output.harmless(event["text"]))
+                page.feed(event["text"])
             elif event["event"] == "retry":
                 console.print(views.retried(output.harmless(event)))
             elif event["event"] == "done":
-                done = event
-    if done:
-        console.print(views.answered_by(output.harmless(done)))
-
-
-class _Plain:
-    """Text as it comes."""
-
-    def __enter__(self) -> _Plain:
-        return self
-
-    def feed(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    def __exit__(self, *exc: object) -> None:
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+                page.close()
+                console.print(views.answered_by(output.harmless(event)))
 
 
 def _from_pipe(session: Session, first: Prompt | None, as_json: bool) -> None:

@@ -52,7 +52,9 @@ def examine(config: Config, running: list[Running]) -> Iterator[Finding]:
         elif node.report is None:
             yield ok("nodes", f"The node {card.name} runs without an API (headless), process {card.pid}.")
         else:
-            yield ok("nodes", f"The node {card.name} is up at {card.address} with {node.report['peers']} peers.")
+            peers = node.report["peers"]
+            place = str(card.address or "no address").partition("/p2p/")[0]
+            yield ok("nodes", f"The node {card.name} is up at {place}, linked to {peers} peer{'s' * (peers != 1)}.")
             yield from _told(card.name, node.report)
 
 

@@ -139,6 +139,8 @@ def _port(check: str, host: str, wanted: int, default: int, mine: set[int], reme
         reason = exc.strerror or str(exc)
         if exc.errno == errno.EADDRNOTAVAIL or isinstance(exc, socket.gaierror):
             return bad(check, f"{host} is no address of this machine: {reason}.", "Set host to one, or to 0.0.0.0.")
+        if not wanted and mine:
+            return ok(check, f"{name} is taken; your node uses {min(mine)}.")
         if not wanted and exc.errno == errno.EADDRINUSE:
             return note(check, f"{name} is taken; a node takes another.", remedy)
         return bad(check, f"{name} on {host} cannot be used: {reason}.", remedy)
