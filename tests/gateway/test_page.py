@@ -12,6 +12,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from atmo.errors import Overloaded
+from atmo.generation import Task
+from tests.cluster import eventually
 from tests.gateway.browser import answered, ask, chromium, needs_chromium, opened
 from tests.gateway.support import Api, Json, PlayedNode, done, free_port, route, serving, text, world
 
@@ -119,7 +121,7 @@ def test_nothing_a_model_writes_becomes_markup(browser: Browser, api: Api) -> No
 def test_names_of_other_nodes_are_text_everywhere(browser: Browser, api: Api) -> None:
     api.node.served = ((f"atmo:chat:{NASTY}", NASTY),)
     try:
-        with opened(browser, api.url, expected="404") as page:
+        with opened(browser, api.url) as page:
             for section in ("mesh", "models", "requests"):
                 page.click(f".tabs a[href='#/{section}']")
                 page.wait_for_selector(f"#view-{section} :text('<img src=x')")
@@ -241,6 +243,29 @@ def test_errors_are_told_in_words_and_can_be_tried_again(browser: Browser, api: 
         assert page.locator(".turn").count() == 2
 
 
+async def endless(task: Task) -> AsyncGenerator[Json, None]:
+    """Sings until nobody listens."""
+    yield route()
+    while True:
+        yield text("la ")
+        await asyncio.sleep(0.01)
+
+
+def test_an_answer_is_seen_as_it_is_written_and_can_be_stopped(browser: Browser, api: Api) -> None:
+    api.node.plays = endless
+    with opened(browser, api.url) as page:
+        ask(page, "Sing")
+        expect(page.locator(".prose")).to_contain_text("la la la la")
+        page.click("#stop")
+        expect(page.locator(".told")).to_contain_text("stopped")
+        eventually(lambda: api.node.open == 0, "the node has stopped, too")
+        page.click("text=Retry")
+        expect(page.locator(".prose")).to_contain_text("la la la la")
+        page.keyboard.press("Escape")
+        expect(page.locator(".told")).to_contain_text("stopped")
+        assert page.locator(".turn").count() == 2
+
+
 def test_the_page_asks_for_a_key_and_forgets_it_with_the_tab(browser: Browser, environ: dict[str, str]) -> None:
     with playing(environ, auth=True) as api, opened(browser, api.url, expected="401") as page:
         secret, _ = api.keys.create(0.0, "", 0, 0, ())
@@ -311,9 +336,9 @@ TRANSFERS = [
 ]  # fmt: skip
 
 
-def test_transfers_are_shown_with_their_progress(browser: Browser, api: Api) -> None:
+def test_transfers_are_shown_with_their_progress(browser: Browser, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.node, "transfers_view", lambda: {"transfers": TRANSFERS}, raising=True)
     with opened(browser, api.url) as page:
-        page.route("**/api/transfers", lambda route: route.fulfill(json={"transfers": TRANSFERS}))
         page.click(".tabs a[href='#/models']")
         first, second = (page.locator(".transfer").nth(at) for at in (0, 1))
         expect(first).to_contain_text("1.2 GB of 4.8 GB · 25% · 95 MB/s · 38.0 s left")

@@ -43,6 +43,7 @@ function go(moved) {
   if (other && shown === "chat") matchMedia("(pointer: fine)").matches && focusPrompt();
   else if (other && moved) byId(`${shown}-title`).focus({ preventScroll: true });
   views[shown](rest.join("/"));
+  if (other) story.lookNow();
 }
 
 // Theme: as the system, until one is chosen.

@@ -5,10 +5,11 @@ import { byId, el, eachFrame, follow, foreign, name, setText } from "./dom.js";
 import { bytes, count, duration, finite, number, percent, short } from "./format.js";
 import { story } from "./story.js";
 
-const LOOK_MS = 1000;
+// How often it is looked: while something is on its way, and otherwise.
+const MOVING_MS = 1000;
+const STILL_MS = 3000;
 const parts = {};
 let timer = 0;
-let known = true;
 
 export function startModels() {
   parts.lead = el("p", { class: "lead" });
@@ -35,21 +36,22 @@ async function show() {
   clearTimeout(timer);
   showMesh();
   if (byId("view-models").hidden || document.hidden) {
-    if (!byId("view-models").hidden) timer = setTimeout(show, LOOK_MS);
+    if (!byId("view-models").hidden) timer = setTimeout(show, STILL_MS);
     return;
   }
   if (story.closed) return setText(parts.lead, "Your API key is for some models only. To see transfers takes a key for all.");
+  let moving = false;
   try {
     const status = await json("/api/status");
     setText(parts.lead, `${foreign(status.node.name, 60)} uses ${bytes(status.total_rss_bytes)} of memory, its models included.`);
     follow(parts.here, status.capabilities, (one) => one.id, hereTile, showHere);
     parts.here.dataset.empty = status.capabilities.length ? "" : "This node serves no model. atmo node start --serve FILE.gguf does.";
-    await showTransfers();
+    moving = await showTransfers();
   } catch (trouble) {
     if (trouble.kind !== "unreachable") setText(parts.lead, trouble.message);
   }
   clearTimeout(timer);
-  timer = setTimeout(show, LOOK_MS);
+  timer = setTimeout(show, moving ? MOVING_MS : STILL_MS);
 }
 
 function hereTile() {
@@ -78,18 +80,12 @@ function showMesh() {
   parts.mesh.dataset.empty = served.length ? "" : "Nobody serves a model yet.";
 }
 
+/** Is something on its way? */
 async function showTransfers() {
-  let transfers = [];
-  if (known) {
-    try {
-      ({ transfers } = await json("/api/transfers"));
-    } catch (trouble) {
-      if (trouble.kind !== "missing") throw trouble;
-      known = false; // a node without transfers: it will not learn them while it runs
-    }
-  }
+  const { transfers } = await json("/api/transfers");
   parts.none.hidden = transfers.length > 0;
   follow(parts.transfers, transfers, (one) => `${one.root} ${one.direction}`, transferItem, showTransfer);
+  return transfers.some((one) => one.state === "running");
 }
 
 function transferItem() {

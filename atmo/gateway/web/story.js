@@ -6,7 +6,9 @@ import { call, json, objects, pause } from "./api.js";
 
 const EVENTS_KEPT = 300;
 const REQUESTS_KEPT = 300;
+// How often the mesh is looked at while it is shown, and otherwise: each look counts against a key's limit.
 const LOOK_MS = 2000;
+const GLANCE_MS = 6000;
 const SOON_MS = 250;
 const RETRY_MS = 700;
 // The node says at least once a second that it lives.
@@ -59,6 +61,7 @@ class Story extends EventTarget {
   trouble = null;
   closed = false;
   #seq = 0;
+  #offers = "";
   #look = new AbortController();
 
   get nodes() {
@@ -89,20 +92,33 @@ class Story extends EventTarget {
       await visible();
       this.#look = new AbortController();
       try {
-        const [report, models] = await Promise.all([json("/api/mesh"), json("/v1/models")]);
-        this.#seen(report, models.data);
+        this.#seen(await json("/api/mesh"));
+        await this.#readModels();
       } catch (trouble) {
         await this.#lost(trouble);
       }
       await pause(SOON_MS);
-      const rest = this.trouble ? RETRY_MS : LOOK_MS;
-      await pause(this.#look.signal.aborted && !this.trouble ? 0 : rest, this.#look.signal);
+      await pause(this.#rest(), this.#look.signal);
     }
   }
 
-  #seen(report, models) {
+  #rest() {
+    if (this.trouble) return Math.max(RETRY_MS, this.trouble.afterS * 1000);
+    if (this.#look.signal.aborted) return 0;
+    return document.body.dataset.section === "mesh" ? LOOK_MS : GLANCE_MS;
+  }
+
+  /** What may be asked for, if that can have changed. */
+  async #readModels() {
+    const offers = JSON.stringify(this.report?.nodes.map((node) => [node.name, node.capabilities.map((offer) => offer.id)]));
+    if (this.models && offers === this.#offers) return;
+    this.models = (await json("/v1/models")).data;
+    this.#offers = offers;
+    this.#changed("mesh");
+  }
+
+  #seen(report) {
     this.report = report;
-    this.models = models;
     for (const node of this.nodes) this.names.set(node.peer, node.name);
     this.#told(null, false);
     this.#changed("mesh");
@@ -112,9 +128,8 @@ class Story extends EventTarget {
     if (trouble.kind !== "forbidden") return this.#told(trouble, this.closed);
     // A key for some models only: it may ask them, and nothing else.
     try {
-      this.models = (await json("/v1/models")).data;
+      await this.#readModels();
       this.#told(null, true);
-      this.#changed("mesh");
     } catch (worse) {
       this.#told(worse, this.closed);
     }
