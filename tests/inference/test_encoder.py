@@ -157,7 +157,7 @@ def test_no_text_stays_in_memory_and_two_encoders_keep_it_under_different_digest
     kept = []
     for encoder in (Encoder.load(), Encoder.load()):
         encoder.encode("a secret prompt")
-        kept += list(encoder._cache._vectors)
+        kept += list(encoder._cache._readings)
     assert all(len(key) == 16 for key in kept)
     assert kept[0] != kept[1]
 

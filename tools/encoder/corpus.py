@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-TYPES, PROJECTS = ("a", "c"), ("b", "d")
+TYPES, APART = ("a", "c", "e"), ("e", "f")
 GENERAL_CHAT = "general-chat"
 
 # Whole capabilities and types that training never sees, neither as right nor as wrong: for validation and calibration.
@@ -23,6 +23,12 @@ HELD_OUT = frozenset(
         *("kestrel-wire-monitor", "kestrel-style-guide", "kestrel-fact-checker"),
         *("rothenau-scouting-reports", "rothenau-gps-vests", "rothenau-membership-desk"),
         *("ecb-currency", "pathology-archive", "log-search", "mail-drafts"),
+        *("speaker-diarisation", "topic-classification", "regex-building", "air-quality", "todo-lists"),
+        *("shift-rostering", "fraud-scoring", "image-captioning", "contract-review", "flashcards", "ev-charging"),
+        *("plant-disease", "crossword-solving", "network-monitoring", "gift-advice"),
+        *("kalder-furnace-sensors", "kalder-heat-records", "kalder-rolling-plan", "kalder-scrap-desk"),
+        *("kalder-shift-safety", "tamarack-claims", "tamarack-cover", "tamarack-quotes", "tamarack-damage-photos"),
+        *("tamarack-storm-map",),
     }
 )
 
@@ -87,6 +93,16 @@ class Corpus:
         return Corpus(targets, intents)
 
 
+def with_examples(corpus: Corpus) -> Corpus:
+    """The capabilities' examples are intents too."""
+    asked = {
+        example: Intent(example, target.family, target.name, ())
+        for target in corpus.targets
+        for example in target.examples
+    }
+    return Corpus(corpus.targets, (*corpus.intents, *asked.values()))
+
+
 def overlapping(one: str, other: str) -> bool:
     return other in OVERLAPS.get(one, ()) or one in OVERLAPS.get(other, ())
 
@@ -96,6 +112,8 @@ def judged(intent: Intent, target: Target) -> bool:
     family and general chat, and only that may be concluded from them."""
     if intent.right == target.name:
         return False
+    if intent.family != target.family and {intent.family, target.family} & set(APART):
+        return target.name in intent.near
     if not intent.right:
         return (intent.family in TYPES) == (target.family in TYPES) or target.name in GENERAL_NAMES.values()
     return not overlapping(intent.right, target.name)
