@@ -1,9 +1,11 @@
 """Configuration: defaults < `config.toml` < `ATMO_*` < flags, read once and frozen.
 
 An environment variable is named after its section and key: `ATMO_TRANSPORT_PORT=4600` sets `port` in `[transport]`.
-Three stand outside the sections: `ATMO_HOME` (where keys and models live), `ATMO_RUNTIME` (where running nodes find
-each other) and `ATMO_CONFIG` (another file than `$ATMO_HOME/config.toml`). Whatever is unknown is an error with a
-suggestion.
+What a container usually sets has a short name besides (environment.py). Three stand outside the sections: `ATMO_HOME`
+(where keys and models live), `ATMO_RUNTIME` (where running nodes find each other) and `ATMO_CONFIG` (another file than
+`$ATMO_HOME/config.toml`). Whatever is unknown is an error with a suggestion.
+
+docs/configuration.md is made of this file: a section's docstring says what each key is for, as `key: what it is;`.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from atmo.environment import merge_environment, unknown
+from atmo.environment import parse_labels as parse_labels
 from atmo.errors import ConfigError
 
 MODES = ("standalone", "provider", "participant", "headless")
@@ -29,6 +34,11 @@ CLOUDS = {
     "anthropic": ("https://api.anthropic.com/v1", "env:ANTHROPIC_API_KEY"),
 }
 LEVELS = ("debug", "info", "warning", "error")
+# Lowest and highest heartbeat, in seconds. Guesses: more often is only noise, and who is silent for three times the
+# highest is missed by people first.
+HEARTBEATS_S = (0.1, 30.0)
+# A node has three encrypted lanes, each with a port.
+LANES = 3
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +46,9 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class NodeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """name: tells the nodes of one user apart; labels: such as `residency = "eu"`, matched by constraints."""
+    """name: tells the nodes of one user apart; mode: `participant` asks and serves, `provider` asks nobody else,
+    `headless` has no API, `standalone` opens no network socket; labels: such as `residency = "eu"`, matched by
+    constraints."""
 
     name: str = "default"
     mode: str = "participant"
@@ -45,15 +57,32 @@ class NodeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 class TransportSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """host: address to bind, loopback unless asked otherwise; port: 0 takes 4600 if it is free and any other if not;
-    advertise: the host name or address that others should dial, if it is not `host`."""
+    lane_port: for a firewall, the first of three ports in a row for what follows a greeting at `port`, 0 takes any;
+    advertise: the host name or address that others should dial, if it is not `host`; heartbeat_s: how often a silent
+    neighbour is asked, it is given up after three times as long."""
 
     host: str = "127.0.0.1"
     port: int = 0
+    lane_port: int = 0
     advertise: str = ""
+    heartbeat_s: float = 0.5
+
+
+class MeshSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which mesh to belong to, where nobody types `atmo mesh join`. token: from `atmo mesh invite`, joined when a node
+    starts, ignored by the mesh's own owner; token_file: a file that holds it."""
+
+    token: str = ""
+    token_file: str = ""
+
+    def __repr__(self) -> str:
+        """A token is a password."""
+        return f"MeshSection(token={'...' if self.token else ''!r}, token_file={self.token_file!r})"
 
 
 class DiscoverySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """lan: announce and browse by zeroconf; seeds: multiaddrs dialled at the start; runtimes: look for Ollama, vLLM and
+    """lan: announce and browse by zeroconf; seeds: addresses dialled at the start, such as
+    `/dns4/gpu-box/tcp/4600`; runtimes: look for Ollama, vLLM and
     the like on the usual ports of this machine; runtimes_every_s: pause between two looks."""
 
     lan: bool = True
@@ -63,8 +92,9 @@ class DiscoverySection(Section, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """threads 0: one for each core; slots: requests one model answers at once; context 0: the model's own, in tokens;
-    batch 0: the engine's own; gpu_layers -1: all that fit; queue: requests that may wait for a slot;
+    """engine: `auto` takes what is installed and fits the model; threads: 0 is one for each core; slots: requests one
+    model answers at once; context: in tokens, 0 is the model's own; batch: tokens read at once, 0 is the engine's own;
+    gpu_layers: how much of a model a GPU holds, -1 is all that fits; queue: requests that may wait for a slot;
     own_first: requests asked on this machine wait before those of other nodes; drain_s: how long a node that is told to
     stop goes on with what it has begun; idle_unload_s: a model that nobody asks for so long is unloaded until the next
     request, 0 for never."""
@@ -84,18 +114,30 @@ class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields
 class GatewaySection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP API over TCP; the Unix socket is always there. host: address to bind; port: 0 takes 4680, or the next
     free one, -1 listens on no port; auth: ask for an API key even where none was made yet; allow_open: listen to other
-    machines though no key is asked for; audit_days, audit_rows: what the audit trail keeps."""
+    machines though no key is asked for; keys_file: where the digests of API keys are, if not in
+    `$ATMO_HOME/api-keys.json`; max_body_bytes: the largest request; audit_days: how long the audit trail keeps a
+    request; audit_rows: how many it keeps."""
 
     host: str = "127.0.0.1"
     port: int = 0
     auth: bool = False
     allow_open: bool = False
+    keys_file: str = ""
     max_body_bytes: int = 32 << 20  # an image of 20 MiB in base64 with a long conversation around it
     audit_days: float = 90.0
     audit_rows: int = 200_000  # about 50 MB
 
 
+class ModelsSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """quota_gb: what the store of models may take on the disk, in 10^9 bytes, 0 for no limit; when a model comes, those
+    that were not used for the longest time make room, never a pinned one or one in use."""
+
+    quota_gb: float = 0.0
+
+
 class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """level: `debug`, `info`, `warning` or `error`; json: one JSON object a line instead of text."""
+
     level: str = "info"
     json: bool = False
 
@@ -103,8 +145,10 @@ class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class ServeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[serve]]`: a model and how it is offered. Only `model` is needed; the rest is derived from the model.
 
-    model: an embedded model's name, or a path to a .gguf file; name: short name in the capability's id; system: a
-    system prompt for this capability; strength: 0 to 1; price: US dollars for a million output tokens.
+    model: an embedded model's name, or a path to a .gguf file; name: short name in the capability's id; type: what it
+    does, such as `chat` or `embedding`; description: what it is for, as prompts are matched with it; examples: prompts
+    that it should get; system: a system prompt for this capability; version: of the model, as you count it; strength:
+    0 to 1; price: US dollars for a million output tokens; labels: of this capability, besides those of the node.
     """
 
     model: str
@@ -123,9 +167,9 @@ class RuntimeSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One `[[runtimes]]`: a server whose models are offered to the mesh.
 
     kind: `openai`, `ollama`, `anthropic`, or `auto` to find out; url: of the server, not needed for OpenAI and
-    Anthropic themselves; models: only these, all that it has when empty; key_env, key_file: where its key is, a file
-    that only its owner can read; slots: requests at once; price: US dollars for a million output tokens; strength:
-    0 to 1.
+    Anthropic themselves; name: in the capabilities' ids; models: only these, all that it has when empty; key_env: the
+    environment variable that has its key; key_file: the file that has it, which only its owner can read; slots:
+    requests at once; price: US dollars for a million output tokens; strength: 0 to 1; labels: of its capabilities.
     """
 
     kind: str = "auto"
@@ -160,9 +204,11 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     runtime: Path
     node: NodeSection = NodeSection()
     transport: TransportSection = TransportSection()
+    mesh: MeshSection = MeshSection()
     discovery: DiscoverySection = DiscoverySection()
     inference: InferenceSection = InferenceSection()
     gateway: GatewaySection = GatewaySection()
+    models: ModelsSection = ModelsSection()
     log: LogSection = LogSection()
     serve: tuple[ServeSection, ...] = (ServeSection(model="atmo-nano"),)
     runtimes: tuple[RuntimeSection, ...] = ()
@@ -178,9 +224,18 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.home / "mesh" / "root.key"
 
     @property
+    def model_files(self) -> Path:
+        """Where a user puts GGUF files, shared by all nodes of this user on this machine; the store lies in it."""
+        return self.home / "models"
+
+    @property
+    def model_store(self) -> Path:
+        return self.model_files / "store"
+
+    @property
     def api_keys(self) -> Path:
         """The keys of the HTTP API, shared by all nodes of this user on this machine."""
-        return self.home / "api-keys.json"
+        return _folder(self.gateway.keys_file) if self.gateway.keys_file else self.home / "api-keys.json"
 
     @property
     def audit_file(self) -> Path:
@@ -194,13 +249,42 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 _SECTIONS: dict[str, type[Section]] = {
     "node": NodeSection,
     "transport": TransportSection,
+    "mesh": MeshSection,
     "discovery": DiscoverySection,
     "inference": InferenceSection,
     "gateway": GatewaySection,
+    "models": ModelsSection,
     "log": LogSection,
 }
 _LISTS: dict[str, type[Section]] = {"serve": ServeSection, "runtimes": RuntimeSection}
-_ALONE = {"ATMO_HOME", "ATMO_RUNTIME", "ATMO_CONFIG"}
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What was set where, before it is put together and checked. sources: name -> section -> key -> value, the later
+    ones beat the earlier ones; file: the configuration file, which need not be there."""
+
+    home: Path
+    runtime: Path
+    file: Path
+    sources: dict[str, dict[str, Any]]
+
+
+def layers(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, file: Path | None = None
+) -> Layers:
+    """Read every source. Raises ConfigError for names that are not known."""
+    environ = os.environ if environ is None else environ
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    home = _folder(given.pop("home", None) or environ.get("ATMO_HOME") or "~/.atmo")
+    runtime = _folder(given.pop("runtime", None) or environ.get("ATMO_RUNTIME") or _default_runtime(environ))
+    file, wanted = _which_file(file, environ, home)
+    from_environment: dict[str, Any] = {}
+    from_flags: dict[str, Any] = {}
+    from_file = _read_toml(file, wanted)
+    merge_environment(from_environment, environ, _SECTIONS)
+    _merge_flags(from_flags, given)
+    return Layers(home, runtime, file, {"file": from_file, "environment": from_environment, "flag": from_flags})
 
 
 def load(
@@ -210,20 +294,27 @@ def load(
 
     Raises ConfigError that names the key, where it stands, and the nearest known one.
     """
-    environ = os.environ if environ is None else environ
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    home = _folder(given.pop("home", None) or environ.get("ATMO_HOME") or "~/.atmo")
-    runtime = _folder(given.pop("runtime", None) or environ.get("ATMO_RUNTIME") or _default_runtime(environ))
-    file, wanted = _which_file(file, environ, home)
-    settings = _read_toml(file, wanted)
-    _merge_environment(settings, environ)
-    _merge_flags(settings, given)
+    return settle(layers(flags, environ, file))
+
+
+def settle(read: Layers) -> Config:
+    """Put the layers together and check the outcome. Raises ConfigError."""
+    settings: dict[str, Any] = {}
+    for source in read.sources.values():
+        for name, value in source.items():
+            settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
     try:
-        config = msgspec.convert({**settings, "home": home, "runtime": runtime}, Config, dec_hook=_as_path)
+        config = msgspec.convert({**settings, "home": read.home, "runtime": read.runtime}, Config, dec_hook=_as_path)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"The configuration is not right: {_readable(exc)}.", hint=f"Look into {file}.") from exc
+        raise ConfigError(f"The configuration is not right: {_readable(exc)}.", hint=f"Look into {read.file}.") from exc
     _check(config)
     return config
+
+
+def config_file(home: str | None = None, file: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the configuration file is, or would be, even if nothing in it is right."""
+    environ = os.environ if environ is None else environ
+    return _which_file(file, environ, _folder(home or environ.get("ATMO_HOME") or "~/.atmo"))[0]
 
 
 def _which_file(file: Path | None, environ: Mapping[str, str], home: Path) -> tuple[Path, bool]:
@@ -266,7 +357,7 @@ def _check_names(settings: dict[str, Any], where: str) -> None:
         elif name in _SECTIONS:
             _check_keys(value, _SECTIONS[name], f"[{name}]", where)
         else:
-            raise _unknown(name, [*_SECTIONS, *_LISTS], where)
+            raise unknown(name, [*_SECTIONS, *_LISTS], where)
 
 
 def _check_keys(table: Any, kind: type[Section], section: str, where: str) -> None:
@@ -274,51 +365,7 @@ def _check_keys(table: Any, kind: type[Section], section: str, where: str) -> No
         raise ConfigError(f"{section} in {where} must be a table.", hint=f"Write {section} on a line of its own.")
     for key in table:
         if key not in kind.__struct_fields__:
-            raise _unknown(key, list(kind.__struct_fields__), f"{section} of {where}")
-
-
-def _unknown(name: str, known: list[str], where: str) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(known)}."
-    return ConfigError(f"Unknown key {name!r} in {where}.", hint=hint)
-
-
-def _merge_environment(settings: dict[str, Any], environ: Mapping[str, str]) -> None:
-    known = {f"ATMO_{s}_{k}".upper(): (s, k) for s, kind in _SECTIONS.items() for k in kind.__struct_fields__}
-    for name, text in environ.items():
-        if name.startswith("ATMO_") and name not in _ALONE:
-            if name not in known:
-                raise _unknown(name, [*known, *_ALONE], "the environment")
-            section, key = known[name]
-            settings.setdefault(section, {})[key] = _from_text(text, _SECTIONS[section], key, name)
-
-
-def _from_text(text: str, kind: type[Section], key: str, name: str) -> Any:
-    """Lists are written with commas, tables as `key=value` with commas."""
-    field_type = kind.__annotations__[key]
-    if "dict" in field_type:
-        return parse_labels(text.split(","), name)
-    if "tuple" in field_type:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    target = {"int": int, "float": float, "bool": bool}.get(field_type, str)
-    try:
-        return msgspec.convert(text, target, strict=False)
-    except msgspec.ValidationError as exc:
-        raise ConfigError(
-            f"{name}={text!r} is not a {target.__name__}.", hint=f"Set {name} to one, or unset it."
-        ) from exc
-
-
-def parse_labels(pairs: list[str] | tuple[str, ...], where: str) -> dict[str, str]:
-    """`["residency=eu", "tier=lab"]` -> `{"residency": "eu", "tier": "lab"}`. Raises ConfigError."""
-    labels = {}
-    for pair in (pair.strip() for pair in pairs):
-        key, separator, value = pair.partition("=")
-        if pair and not (separator and key.strip() and value.strip()):
-            raise ConfigError(f"{pair!r} in {where} is not a label.", hint="Write labels as key=value.")
-        if pair:
-            labels[key.strip()] = value.strip()
-    return labels
+            raise unknown(key, list(kind.__struct_fields__), f"{section} of {where}")
 
 
 def _merge_flags(settings: dict[str, Any], flags: Mapping[str, Any]) -> None:
@@ -348,8 +395,9 @@ def _check(config: Config) -> None:
     _one_of("log.level", config.log.level, LEVELS)
     if not config.node.name or len(config.node.name) > 64 or not config.node.name.replace("-", "").isalnum():
         raise ConfigError(f"{config.node.name!r} is not a node name.", hint="Use up to 64 letters, digits and hyphens.")
-    if not 0 <= config.transport.port < 65536:
-        raise ConfigError(f"{config.transport.port} is not a port.", hint="Use 1 to 65535, or 0 for any.")
+    _check_transport(config.transport)
+    if config.mesh.token and config.mesh.token_file:
+        raise ConfigError("[mesh] has both token and token_file.", hint="Leave one of them away.")
     if not -1 <= config.gateway.port < 65536:
         raise ConfigError(f"{config.gateway.port} is not a port.", hint="Use 1 to 65535, 0 for any, -1 for none.")
     if config.gateway.max_body_bytes < 1 << 10 or config.gateway.audit_days <= 0 or config.gateway.audit_rows < 1:
@@ -363,8 +411,28 @@ def _check(config: Config) -> None:
     ):
         if value < least:
             raise ConfigError(f"inference.{name} = {value} is too small.", hint=f"Use {least} or more.")
+    if not 0 <= config.models.quota_gb < 1e9:
+        raise ConfigError(f"models.quota_gb = {config.models.quota_gb} is no size.", hint="Use 0 for no limit.")
     for runtime in config.runtimes:
         _check_runtime(runtime)
+
+
+def _check_transport(transport: TransportSection) -> None:
+    if not 0 <= transport.port < 65536:
+        raise ConfigError(f"{transport.port} is not a port.", hint="Use 1 to 65535, or 0 for any.")
+    lanes = range(transport.lane_port, transport.lane_port + LANES)
+    if transport.lane_port and not 0 < transport.lane_port <= 65536 - LANES:
+        raise ConfigError(f"{transport.lane_port} is not the first of three ports.", hint="Use 1 to 65533, or 0.")
+    if transport.lane_port and transport.port in lanes:
+        raise ConfigError(
+            f"transport.port {transport.port} is one of the three from transport.lane_port on.",
+            hint=f"Use {transport.port + 1} for lane_port.",
+        )
+    least_s, most_s = HEARTBEATS_S
+    if not least_s <= transport.heartbeat_s <= most_s:
+        raise ConfigError(
+            f"A heartbeat every {transport.heartbeat_s:g} s is no use.", hint=f"Use {least_s:g} to {most_s:g} seconds."
+        )
 
 
 def _check_runtime(runtime: RuntimeSection) -> None:

@@ -108,6 +108,12 @@ class RemoteProtocolError(ProtocolError):
     """A peer sent bytes that do not decode, exceed a limit or carry a bad signature."""
 
 
+class BadChunk(RemoteProtocolError):
+    """Bytes that were sent as a chunk of a model are not that chunk. Nothing of them was written."""
+
+    code = "bad_chunk"
+
+
 class Untrusted(RemoteProtocolError):
     """A certificate does not let its bearer in. `why` is one word for programs: forged, mesh, expired, early (not valid
     yet: a clock is off), revoked, used (its invite was used up) or replaced (its curve key)."""
@@ -243,6 +249,34 @@ class ContextOverflow(InferenceError):
 
     http_status = 400
     code = "context_length_exceeded"
+
+
+class StorageError(AtmoError):
+    """The disk did not keep or give back what it was asked to."""
+
+    exit_code = 8
+    http_status = 507
+    code = "storage_error"
+
+
+class StorageFull(StorageError):
+    """The disk, a quota or a limit on the size of files is reached. What was kept so far stays."""
+
+    code = "storage_full"
+
+
+class ModelInUse(StorageError):
+    """Another process runs, fetches or removes this model at this moment."""
+
+    http_status = 409
+    code = "model_in_use"
+
+
+class ModelDamaged(StorageError):
+    """A stored model's bytes are no longer those that its root names."""
+
+    http_status = 500
+    code = "model_damaged"
 
 
 def by_code(code: str, message: str, *, hint: str = "", retry_after_s: float = 1.0) -> AtmoError:

@@ -6,6 +6,8 @@ MessagePack arrays, their bounds are checked while they are decoded, and a new f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated
 
 import msgspec
@@ -161,3 +163,16 @@ class Finish(_Struct, frozen=True, kw_only=True):
     queue_s: Seconds = 0.0
     prefill_s: Seconds = 0.0
     decode_s: Seconds = 0.0
+
+
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """The same in one piece."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Piece(
+        "".join(piece.text for piece in pieces),
+        tuple(chain.from_iterable(piece.token_ids for piece in pieces)),
+        tuple(chain.from_iterable(piece.scores for piece in pieces)),
+        tuple(chain.from_iterable(piece.calls for piece in pieces)),
+        "".join(piece.raw or piece.text for piece in pieces) if any(piece.raw for piece in pieces) else "",
+    )

@@ -59,7 +59,7 @@ def _one(context: Context, sizes: Sizes, singers: _Singers, asker: SyncClient) -
     text, count, node, killed = "", 0, "", False
     gap_s, last_s = 0.0, 0.0
     try:
-        for event in asker.ask("sing", model="parrot", max_tokens=sizes.tokens, timeout_s=60):
+        for event in asker.stream("sing", model="parrot", max_tokens=sizes.tokens, timeout_s=60).steps():
             if event["event"] == "route":
                 node = event["chosen"]["node"]
             elif event["event"] == "text":

@@ -67,7 +67,7 @@ def _first_token_ms(client: SyncClient, text: str, max_tokens: int) -> float:
     begun_ns = time.perf_counter_ns()
     first_ns = 0
     served_by = ""
-    for event in client.ask(text, model=MODEL, max_tokens=max_tokens):
+    for event in client.stream(text, model=MODEL, max_tokens=max_tokens).steps():
         if event["event"] == "text" and not first_ns:
             first_ns = time.perf_counter_ns()
         elif event["event"] == "done":

@@ -76,8 +76,7 @@ def _life(context: Context, sizes: Sizes, world: processes.World) -> list[Series
 
 
 def _at_rest(context: Context, sizes: Sizes, world: processes.World, name: str, pid: int) -> list[Series]:
-    for _ in world.client(name).ask("What is Atmosphere?", model=MODEL):
-        pass  # everything that loads on first use is loaded
+    world.client(name).ask("What is Atmosphere?", model=MODEL)  # everything that loads on first use is loaded
     time.sleep(sizes.settle_s)
     node = psutil.Process(pid)
     workers = node.children(recursive=True)

@@ -122,7 +122,7 @@ async def _direct(engine: Supervisor, count: int, tokens: int) -> float:
 async def _remote(threads: ThreadPoolExecutor, asker: SyncClient, count: int, tokens: int) -> float:
     def one(number: int) -> int:
         written = 0
-        for event in asker.ask(f"song {number}", model="parrot", max_tokens=tokens, timeout_s=LIMIT_S):
+        for event in asker.stream(f"song {number}", model="parrot", max_tokens=tokens, timeout_s=LIMIT_S).steps():
             written = event["output_tokens"] if event["event"] == "done" else written
         return written
 
@@ -140,11 +140,11 @@ async def _timed(streams: Sequence[Awaitable[int]], expected: int) -> float:
 
 def _cancel(asker: SyncClient, server: SyncClient, number: int) -> float:
     """Leave in mid-answer; seconds until the serving node has its slot back."""
-    events = asker.ask(f"long song {number}", model="parrot", max_tokens=1500, timeout_s=LIMIT_S)
+    events = asker.stream(f"long song {number}", model="parrot", max_tokens=1500, timeout_s=LIMIT_S).steps()
     for event in events:
         if event["event"] == "text":
             break
     left_s = time.monotonic()
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     processes.wait_until(lambda: server.status()["capabilities"][0]["in_flight"] == 0, LIMIT_S, "the slot is free")
     return time.monotonic() - left_s

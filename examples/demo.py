@@ -125,7 +125,7 @@ def _ask(at: str, prompt: str) -> tuple[str, str]:
     """Ask, print the answer as it streams and why it came from where. Returns the answer and the node's name."""
     pieces: list[str] = []
     node = why = ""
-    for event in _client(at).ask(prompt, timeout_s=30):
+    for event in _client(at).stream(prompt, timeout_s=30).steps():
         if event["event"] == "route":
             why = _why(event)
         elif event["event"] == "text":

@@ -91,10 +91,8 @@ class Play:
         number = 0
         while not self._over.wait(0.7):
             asker, to = ERRANDS[number % len(ERRANDS)]
-            wishes = {"constraints": {"allow_nodes": to}, "timeout_s": 5.0, "max_tokens": 40}
             try:
-                for _ in SyncClient(node=asker).ask(PROMPTS[number % len(PROMPTS)], **wishes):
-                    pass
+                SyncClient(node=asker).ask(PROMPTS[number % len(PROMPTS)], allow_nodes=to, timeout_s=5, max_tokens=40)
             except AtmoError:
                 pass
             number += 1

@@ -93,10 +93,19 @@ class Cluster:
         os.kill(self.pids.pop(name), signal.SIGKILL)
 
     def stop_all(self) -> None:
-        for card in running_nodes(load()):
-            os.kill(card.pid, signal.SIGTERM)
-        eventually(lambda: not running_nodes(load()), "all nodes are gone")
+        pids = {card.pid for card in running_nodes(load())} | set(self.pids.values())
+        for pid in filter(_alive, pids):
+            os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not any(map(_alive, pids)), "all nodes are gone")
         eventually(lambda: not _workers(), "all workers are gone")
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process runs. A node is nobody's child here, so it leaves nothing behind when it has ended."""
+    try:
+        return b"atmo" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _workers() -> list[int]:

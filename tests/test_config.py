@@ -76,6 +76,10 @@ def test_each_serve_table_is_a_capability(environ: dict[str, str]) -> None:
         ("[[runtimes]]\nurl = 'localhost:8000'", "is not the address of a server"),
         ("[[runtimes]]\nurl = 'http://x'\nkey_env = 'A'\nkey_file = 'b'", "both key_env and key_file"),
         ("[inference]\nidle_unload_s = -1", "too small"),
+        ("[transport]\nlane_port = 65534", "not the first of three ports"),
+        ("[transport]\nport = 4601\nlane_port = 4600", "Use 4602 for lane_port"),
+        ("[transport]\nheartbeat_s = 0.01", "Use 0.1 to 30 seconds"),
+        ('[mesh]\ntoken = "a"\ntoken_file = "b"', "both token and token_file"),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_its_remedy(environ: dict[str, str], text: str, says: str) -> None:
@@ -94,11 +98,48 @@ def test_a_mistake_in_the_file_is_named_with_its_remedy(environ: dict[str, str],
         ("ATMO_TRANSPORT_PORT", "abc", "is not a int"),
         ("ATMO_NODE_LABELS", "eu", "not a label"),
         ("ATMO_CONFIG", "/nowhere/config.toml", "no configuration file"),
+        ("ATMO_HSOT", "::", "Did you mean 'ATMO_HOST'"),
+        ("ATMO_N_CTX", "long", "ATMO_N_CTX='long' is not a int"),
     ],
 )
 def test_a_mistake_in_the_environment_is_named(environ: dict[str, str], variable: str, value: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load(environ=environ | {variable: value})
+
+
+def test_what_a_container_sets_has_a_short_name(environ: dict[str, str]) -> None:
+    environ |= {
+        "ATMO_MODEL_PATH": "/models/a.gguf, atmo-tone",
+        "ATMO_HOST": "0.0.0.0",
+        "ATMO_PORT": "4700",
+        "ATMO_NODE_ID": "box",
+        "ATMO_BOOTSTRAP_NODES": "/dns4/a/tcp/4600,/dns4/b/tcp/4600",
+        "ATMO_HEARTBEAT_INTERVAL": "2",
+        "ATMO_N_CTX": "8192",
+        "ATMO_N_BATCH": "256",
+        "ATMO_N_GPU_LAYERS": "20",
+    }
+    config = load(environ=environ)
+    assert [serve.model for serve in config.serve] == ["/models/a.gguf", "atmo-tone"]
+    assert (config.transport.host, config.transport.port, config.transport.heartbeat_s) == ("0.0.0.0", 4700, 2.0)
+    assert (config.node.name, config.discovery.seeds) == ("box", ("/dns4/a/tcp/4600", "/dns4/b/tcp/4600"))
+    assert (config.inference.context, config.inference.batch, config.inference.gpu_layers) == (8192, 256, 20)
+
+
+def test_two_names_of_one_setting_are_one_too_many(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="ATMO_HOST and ATMO_TRANSPORT_HOST are two names of one setting"):
+        load(environ=environ | {"ATMO_HOST": "::", "ATMO_TRANSPORT_HOST": "::1"})
+
+
+def test_a_token_is_not_shown_with_the_rest(environ: dict[str, str]) -> None:
+    config = load(environ=environ | {"ATMO_MESH_TOKEN": "atmo1-secret"})
+    assert config.mesh.token == "atmo1-secret"
+    assert "secret" not in repr(config)
+
+
+def test_api_keys_can_be_kept_elsewhere(environ: dict[str, str]) -> None:
+    assert load(environ=environ).api_keys == Path(environ["ATMO_HOME"]) / "api-keys.json"
+    assert load(environ=environ | {"ATMO_GATEWAY_KEYS_FILE": "/secrets/keys"}).api_keys == Path("/secrets/keys")
 
 
 def test_a_service_in_the_cloud_needs_a_name_only_and_has_its_key_in_the_usual_place(environ: dict[str, str]) -> None:

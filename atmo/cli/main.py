@@ -1,119 +1,85 @@
 """The `atmo` command. Each command is thin: it reads flags, calls the node or the client, prints. Imports are late:
-`--help` must answer at once."""
+`--help` must answer at once. Groups of commands are declared in `atmo/cli/grammar`."""
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from atmo.errors import AtmoError
+from atmo.cli import running
+from atmo.cli.grammar import config, evaluate, keys, mesh, models, node
+from atmo.cli.grammar.options import (
+    AsJson,
+    ConfigFile,
+    Home,
+    InOrder,
+    Kind,
+    MaxTokens,
+    Model,
+    NodeName,
+    Seed,
+    System,
+    Temperature,
+    Timeout,
+    Where,
+    pairs,
+)
 
 app = typer.Typer(
     name="atmo",
+    cls=InOrder,
     help="Atmosphere: your machines answer as one, and the model comes to the data.",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-node_app = typer.Typer(help="Start, stop and look at the node on this machine.", no_args_is_help=True)
-mesh_app = typer.Typer(help="The nodes of the mesh and what they offer. Without a command: a table of them.")
-models_app = typer.Typer(help="Models on this machine and in the mesh.", no_args_is_help=True)
-keys_app = typer.Typer(help="Keys for the HTTP API on this machine's nodes.", no_args_is_help=True)
-app.add_typer(node_app, name="node")
-app.add_typer(mesh_app, name="mesh")
-app.add_typer(models_app, name="models")
-app.add_typer(keys_app, name="keys")
-eval_app = typer.Typer(help="Measure with your own texts, without a node.", no_args_is_help=True)
-app.add_typer(eval_app, name="eval")
+app.add_typer(node.app, name="node")
+app.add_typer(mesh.app, name="mesh")
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(config.app, name="config")
+app.add_typer(evaluate.app, name="eval")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
-NodeName = Annotated[str, typer.Option("--node", help="Talk to the local node of this name.", metavar="NAME")]
-Home = Annotated[str | None, typer.Option("--home", help="Folder for keys and models [ATMO_HOME, ~/.atmo].")]
-ConfigFile = Annotated[str | None, typer.Option("--config", help="Configuration file [$ATMO_HOME/config.toml].")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Only this model or capability id.")]
-Kind = Annotated[str, typer.Option("--type", help="Only capabilities of this type: chat, embedding, classification.")]
-Where = Annotated[
+Files = Annotated[
     list[str] | None,
-    typer.Option("--where", "-w", help="A constraint such as residency=eu, min_tps=20, local_only=true."),
+    typer.Option("--file", "-f", help="A text file, PNG or JPEG to add to the prompt. Repeatable.", metavar="FILE"),
 ]
 
 
-@node_app.command("start")
-def node_start(
-    name: Annotated[str | None, typer.Option(help="The node's name; several nodes of one user differ by it.")] = None,
-    serve: Annotated[list[str] | None, typer.Option(help="Model to serve: a name or a .gguf file. Repeatable.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to bind [4600, or any if that is taken].")] = None,
-    seed: Annotated[list[str] | None, typer.Option(help="Address of a peer to dial, /ip4/.../tcp/.../p2p/...")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="A label of this node, such as residency=eu.")] = None,
-    mode: Annotated[str | None, typer.Option(help="standalone, provider, participant or headless.")] = None,
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay in the terminal; logs go to stderr.")] = False,
-    home: Home = None,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
+@app.callback(invoke_without_command=True)
+def atmo(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
-    """Start a node in the background and say when it is ready."""
-    from atmo.cli import node_commands
+    """Atmosphere: your machines answer as one, and the model comes to the data."""
+    if version:
+        _print_version(as_json=False)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        from atmo.cli import welcome
 
-    flags = {
-        "home": home,
-        "node.name": name,
-        "node.mode": mode,
-        "node.labels": _labels(label),
-        "transport.host": host,
-        "transport.port": port,
-        "discovery.seeds": seed,
-        "serve": serve,
-    }
-    node_commands.start(flags, config, foreground=foreground, as_json=as_json)
-
-
-@node_app.command("stop")
-def node_stop(
-    node: NodeName = "",
-    every: Annotated[bool, typer.Option("--all", help="Stop all nodes of this user on this machine.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Stop a node: it withdraws what it offers and leaves the mesh."""
-    from atmo.cli import node_commands
-
-    node_commands.stop(node, every=every, as_json=as_json)
-
-
-@node_app.command("status")
-def node_status(node: NodeName = "", as_json: AsJson = False) -> None:
-    """Say how the node is, what it serves, and what is wrong."""
-    from atmo.cli import node_commands
-
-    node_commands.status(node, as_json=as_json)
-
-
-@node_app.command("rotate")
-def node_rotate(
-    name: Annotated[str | None, typer.Option(help="Which node of this home.")] = None,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Give a node that does not run new keys, and revoke the old ones. A guest needs a new token then."""
-    from atmo.cli import trust_commands
-
-    trust_commands.rotate(name, home, as_json=as_json)
+        welcome.welcome()
 
 
 @app.command()
 def ask(
-    text: Annotated[list[str] | None, typer.Argument(help="What you want. Standard input is added to it.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What you want; files after it (report.md, ./LICENSE, photo.png) and standard input are added.",
+            metavar="[TEXT] [FILE]...",
+        ),
+    ] = None,
+    file: Files = None,
     model: Model = "",
     kind: Kind = "",
     where: Where = None,
-    system: Annotated[str, typer.Option(help="A system prompt.")] = "",
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens; 0 for no limit.")] = 0,
-    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer, more for variety.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="For repeatable variety; -1 for any.")] = -1,
-    timeout: Annotated[float, typer.Option(help="Seconds until the request is given up.")] = 120.0,
+    system: System = "",
+    max_tokens: MaxTokens = 0,
+    temperature: Temperature = 0.0,
+    seed: Seed = -1,
+    timeout: Timeout = 120.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show why this node was chosen.")] = False,
     node: NodeName = "",
     as_json: AsJson = False,
@@ -121,22 +87,44 @@ def ask(
     """Ask the mesh; the answer streams."""
     from atmo.cli import ask_commands
 
-    wishes = {
-        "model": model,
-        "type": kind,
-        "constraints": _constraints(where),
-        "system": system,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "timeout_s": timeout,
-    }
-    ask_commands.ask(text or [], wishes, node, explain=explain, as_json=as_json)
+    wishes = _wishes(model, kind, where, system, max_tokens, temperature, seed, timeout)
+    ask_commands.ask(text or [], file or [], wishes, node, explain=explain, as_json=as_json)
+
+
+@app.command()
+def chat(
+    text: Annotated[
+        list[str] | None, typer.Argument(help="What you want to say first, if you like.", metavar="[TEXT] [FILE]...")
+    ] = None,
+    file: Files = None,
+    model: Model = "",
+    where: Where = None,
+    system: System = "",
+    max_tokens: MaxTokens = 0,
+    temperature: Temperature = 0.0,
+    seed: Seed = -1,
+    timeout: Timeout = 120.0,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Keep what you type for the next time (arrow up).")
+    ] = True,
+    plain: Annotated[bool, typer.Option("--plain", help="Print answers as they come, without Markdown.")] = False,
+    node: NodeName = "",
+    as_json: AsJson = False,
+) -> None:
+    """Talk with the mesh. /help shows what you can type; lines from a pipe are one question each."""
+    from atmo.cli.chat import command
+
+    wishes = _wishes(model, "chat", where, system, max_tokens, temperature, seed, timeout)
+    command.chat(text or [], file or [], wishes, node, history=history, plain=plain, as_json=as_json)
 
 
 @app.command()
 def route(
-    text: Annotated[list[str] | None, typer.Argument(help="The prompt to route. Nothing is sent.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="The prompt to route. Nothing is sent.", metavar="[TEXT] [FILE]..."),
+    ] = None,
+    file: Files = None,
     model: Model = "",
     kind: Kind = "",
     where: Where = None,
@@ -146,14 +134,15 @@ def route(
     """Show where a prompt would go, and every term of the decision."""
     from atmo.cli import ask_commands
 
-    ask_commands.route(
-        text or [], {"model": model, "type": kind, "constraints": _constraints(where)}, node, as_json=as_json
-    )
+    wishes = {"model": model, "type": kind, "constraints": pairs(where, "--where")}
+    ask_commands.route(text or [], file or [], wishes, node, as_json=as_json)
 
 
 @app.command()
 def explain(
-    request: Annotated[str, typer.Argument(help="The id that `atmo ask --json` or --explain shows.")],
+    request: Annotated[
+        str, typer.Argument(help="The id that `atmo ask --json` or --explain shows.", metavar="REQUEST")
+    ],
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:
@@ -163,163 +152,20 @@ def explain(
     ask_commands.explain(request, node, as_json=as_json)
 
 
-@mesh_app.callback(invoke_without_command=True)
-def mesh(context: typer.Context, node: NodeName = "", as_json: AsJson = False) -> None:
-    """The nodes of the mesh and what they offer."""
-    if context.invoked_subcommand is None:
-        from atmo.cli import mesh_commands
-
-        mesh_commands.show(node, as_json=as_json)
-
-
-@mesh_app.command("watch")
-def mesh_watch(
-    node: NodeName = "",
-    interval: Annotated[float, typer.Option(help="Seconds between two looks at the mesh; events come at once.")] = 1.0,
-    seconds: Annotated[float, typer.Option(help="Stop after so many seconds; 0 for never.")] = 0.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one picture, or with --json the last events.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print events as they happen, one JSON object a line.")
-    ] = False,
-) -> None:
-    """Watch the mesh live: nodes, requests and where they go, events, links. `?` shows the keys, `q` quits."""
-    from atmo.cli.watch import app as watcher
-
-    watcher.watch(node, interval_s=interval, for_s=seconds, once=once, as_json=as_json)
-
-
-@mesh_app.command("create")
-def mesh_create(home: Home = None, as_json: AsJson = False) -> None:
-    """Begin a new mesh of your own. The old one's key is kept beside it."""
-    from atmo.cli import trust_commands
-
-    trust_commands.create(home, as_json=as_json)
-
-
-@mesh_app.command("invite")
-def mesh_invite(
-    uses: Annotated[int, typer.Option(min=1, help="How many nodes may join with it.")] = 1,
-    hours: Annotated[float, typer.Option(min=0.02, help="How long it can be used, in hours.")] = 24.0,
-    days: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="How long who joins is a member. Default: a year, renewed by your nodes."),
-    ] = None,
-    qr: Annotated[bool, typer.Option("--qr", help="Show it as a QR code, too.")] = False,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print a token that lets other machines join this mesh. It is a password: hand it over like one."""
-    from atmo.cli import trust_commands
-
-    trust_commands.invite(home, uses=uses, hours=hours, days=days, qr=qr, as_json=as_json)
-
-
-@mesh_app.command("join")
-def mesh_join(
-    token: Annotated[str, typer.Argument(help="What `atmo mesh invite` printed.")],
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Join the mesh that a token is for. Takes effect when nodes start."""
-    from atmo.cli import trust_commands
-
-    trust_commands.join(token, home, as_json=as_json)
-
-
-@mesh_app.command("leave")
-def mesh_leave(home: Home = None, as_json: AsJson = False) -> None:
-    """Leave the mesh that was joined and go back to one's own."""
-    from atmo.cli import trust_commands
-
-    trust_commands.leave(home, as_json=as_json)
-
-
-@mesh_app.command("members")
-def mesh_members(node: NodeName = "", as_json: AsJson = False) -> None:
-    """Who belongs to the mesh, by which invite, until when."""
-    from atmo.cli import trust_commands
-
-    trust_commands.members(node, as_json=as_json)
-
-
-@mesh_app.command("revoke")
-def mesh_revoke(
-    whom: Annotated[str, typer.Argument(help="A node's name, a peer id, an invite's id, or the end of one.")],
+@app.command()
+def bench(
+    requests: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many requests, one after the other.", metavar="N")
+    ] = 10,
+    max_tokens: Annotated[int, typer.Option(min=2, max=100_000, help="Tokens of each answer.", metavar="N")] = 32,
+    model: Model = "",
     node: NodeName = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take back a member, or an invite with everyone it let in. Only the mesh's owner can."""
-    from atmo.cli import trust_commands
+    """Measure the running node as you see it. First token, tokens a second, and what the way to another node costs."""
+    from atmo.cli import bench_command
 
-    trust_commands.revoke(whom, node, as_json=as_json)
-
-
-@models_app.command("list")
-def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
-    """Models on this machine, and what the mesh serves if a node is running."""
-    from atmo.cli import mesh_commands
-
-    mesh_commands.models(node, home, as_json=as_json)
-
-
-@keys_app.command("create")
-def keys_create(
-    name: Annotated[str, typer.Option(help="What it is for; shown in lists and in the audit trail.")] = "",
-    per_minute: Annotated[int, typer.Option(min=0, max=1_000_000, help="Requests a minute; 0 for no limit.")] = 0,
-    at_once: Annotated[int, typer.Option(min=0, max=1_000_000, help="Requests at once; 0 for no limit.")] = 0,
-    model: Annotated[list[str] | None, typer.Option(help="Only this model. Repeatable.")] = None,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a key and print it, this once. From then on the API asks for a key on its port."""
-    from atmo.cli import keys_commands
-
-    keys_commands.create(home, name, per_minute=per_minute, at_once=at_once, models=model or [], as_json=as_json)
-
-
-@keys_app.command("list")
-def keys_list(home: Home = None, as_json: AsJson = False) -> None:
-    """The keys that were made, without their secrets."""
-    from atmo.cli import keys_commands
-
-    keys_commands.show(home, as_json=as_json)
-
-
-@keys_app.command("revoke")
-def keys_revoke(
-    which: Annotated[str, typer.Argument(help="A key's name or id.")],
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Take a key back. Running nodes refuse it within a second."""
-    from atmo.cli import keys_commands
-
-    keys_commands.revoke(which, home, as_json=as_json)
-
-
-@eval_app.callback()
-def evaluate() -> None:
-    """Measure with your own texts, without a node."""
-
-
-@eval_app.command("routing")
-def eval_routing(
-    capabilities: Annotated[
-        str, typer.Option(help='JSON list of {"id", "type", "description", "examples": [...]}.', metavar="FILE")
-    ],
-    intents: Annotated[
-        str,
-        typer.Option(
-            help='Lines of {"text", "expect": [ids], "hard": true or false}; expect [] where nothing fits.',
-            metavar="FILE",
-        ),
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Say how often a text finds the capability that serves it, and show each miss."""
-    from atmo.cli import eval_command
-
-    eval_command.routing(capabilities, intents, as_json=as_json)
+    bench_command.bench(node, model, requests=requests, max_tokens=max_tokens, as_json=as_json)
 
 
 @app.command()
@@ -330,39 +176,48 @@ def doctor(home: Home = None, config: ConfigFile = None, as_json: AsJson = False
     doctor_command.doctor(home, config, as_json=as_json)
 
 
-@app.command()
-def version() -> None:
+@app.command("version")
+def version_(as_json: AsJson = False) -> None:
     """Print the version."""
-    import atmo
-
-    typer.echo(f"atmo {atmo.__version__}")
+    _print_version(as_json=as_json)
 
 
-def _labels(pairs: list[str] | None) -> dict[str, str] | None:
-    from atmo.config import parse_labels
+def _print_version(*, as_json: bool) -> None:
+    import atmo as package
 
-    return parse_labels(pairs, "--label") if pairs else None
-
-
-def _constraints(pairs: list[str] | None) -> dict[str, Any]:
-    from atmo.config import parse_labels
-
-    return dict(parse_labels(pairs, "--where")) if pairs else {}
-
-
-def main() -> None:
-    """Run a command; every error on purpose becomes one clear line and an exit code, Ctrl-C is clean."""
-    try:
-        app()
-    except AtmoError as error:
+    if as_json:
         from atmo.cli import output
 
-        sys.exit(output.fail_json(error) if "--json" in sys.argv else output.fail(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        output.print_json({"version": package.__version__})
+    else:
+        typer.echo(f"atmo {package.__version__}")
+
+
+def _wishes(
+    model: str,
+    kind: str,
+    where: list[str] | None,
+    system: str,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    timeout: float,
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "type": kind,
+        "constraints": pairs(where, "--where"),
+        "system": system,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "timeout_s": timeout,
+    }
+
+
+def main() -> NoReturn:
+    """Run the command of the command line and exit."""
+    running.run(app)
 
 
 if __name__ == "__main__":

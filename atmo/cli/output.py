@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atmo.errors import AtmoError
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+# What takes longer than this says what it is doing.
+PATIENCE_S = 0.7
+
+
+class _Console(Console):
+    """Rich ends the program with 1 when whoever reads has enough; that is for `running` to decide."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
 
 _consoles: dict[str, Console] = {}
 
@@ -20,12 +37,17 @@ _CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
 
 def console() -> Console:
     """Standard output; rich leaves colours out when it is no terminal or NO_COLOR is set."""
-    return _consoles.setdefault("out", Console(highlight=False))
+    return _consoles.setdefault("out", _Console(highlight=False))
 
 
 def aside() -> Console:
     """Standard error, for what is said about an answer rather than in it."""
-    return _consoles.setdefault("aside", Console(stderr=True, highlight=False))
+    return _consoles.setdefault("aside", _Console(stderr=True, highlight=False))
+
+
+def to_people() -> bool:
+    """Is the answer read by a person, and so is what is said about it?"""
+    return sys.stdout.isatty() and sys.stderr.isatty()
 
 
 def harmless(value: Any) -> Any:
@@ -55,6 +77,12 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def print_json_line(value: Any) -> None:
+    """One of many, on a line of its own."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def table(*columns: str, title: str = "") -> Table:
     """A table in the house style: no vertical lines, dim head."""
     made = Table(title=title or None, title_justify="left", box=None, header_style="dim", pad_edge=False)
@@ -62,3 +90,50 @@ def table(*columns: str, title: str = "") -> Table:
         name, _, align = column.partition("|")
         made.add_column(name, justify="right" if align == "right" else "left", no_wrap=align == "right")
     return made
+
+
+class Busy:
+    """A line at the bottom that says what is being done. `done` takes it away, which is safe to call twice."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._status: Status | None = None
+        self._lock = threading.Lock()
+        self._over = False
+        self._timer = threading.Timer(PATIENCE_S, self._show)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def say(self, what: str) -> None:
+        with self._lock:
+            self._what = what
+            if self._status is not None:
+                self._status.update(what)
+
+    def done(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._over = True
+            if self._status is not None:
+                self._status.stop()
+                self._status = None
+
+    def _show(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._status = aside().status(self._what, spinner="dots", spinner_style="dim")
+                self._status.start()
+
+
+@contextmanager
+def busy(what: str) -> Iterator[Busy | None]:
+    """Say `what` on standard error while the body takes longer than a moment; None where nobody would see it."""
+    screen = aside()
+    if not screen.is_terminal or screen.is_dumb_terminal or not sys.stderr.isatty():
+        yield None
+        return
+    shown = Busy(what)
+    try:
+        yield shown
+    finally:
+        shown.done()

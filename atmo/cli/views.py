@@ -14,6 +14,7 @@ from atmo.cli.output import table
 Json = dict[str, Any]
 
 _HEALTH = {"self": "cyan", "linked": "green", "known": "green", "lost": "yellow", "suspect": "yellow", "dead": "red"}
+LABELS_SHOWN = 5
 _STATES = {"ready": "green", "loading": "yellow", "down": "yellow", "failed": "red"}
 
 
@@ -146,30 +147,40 @@ def keys(listed: list[Json]) -> RenderableType:
     return view
 
 
+def settings(found: list[Json], file: str, *, every: bool) -> RenderableType:
+    """Settings with their source, then what is as it comes."""
+    view = table("SETTING", "VALUE", "FROM")
+    for setting in found:
+        default = setting["source"] == "default"
+        source = "file" if setting["source"] == file else setting["source"]
+        view.add_row(
+            Text(setting["name"]),
+            Text(setting_value(setting["value"]), overflow="fold"),
+            Text(source, style="dim" if default else "cyan"),
+        )
+    more = [] if every else [Text("Everything else is as it comes: atmo config --all", style="dim")]
+    parts: list[RenderableType] = [view, Text()] if found else []
+    return Group(*parts, Text(f"file  {file}", style="dim", overflow="fold"), *more)
+
+
+def setting_value(value: Any) -> str:
+    """As it would be given to `atmo config set`; tables as they stand in JSON."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in value.items()) or "-"
+    if isinstance(value, list):
+        said = (
+            each.get("model") or each.get("url") or each.get("kind", "") if isinstance(each, dict) else str(each)
+            for each in value
+        )
+        return ", ".join(said) or "-"
+    return str(value) if value != "" else "-"
+
+
 def day(at_s: float) -> str:
     """Seconds since 1970 as a local date and time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
-
-
-def models(report: Json) -> RenderableType:
-    here = table("MODEL", "TYPE", "SIZE|right", "CONTEXT|right", "PARAMETERS|right", "WHERE")
-    for model in report["local"]:
-        here.add_row(
-            Text(model["name"], style="bold"),
-            model["type"],
-            f"{model['size_bytes'] / 1e6:.1f} MB",
-            str(model["context"] or "-"),
-            count(model["parameters"]),
-            Text("comes with atmo" if model["embedded"] else model["path"], overflow="fold"),
-        )
-    parts: list[RenderableType] = [here]
-    if report.get("served"):
-        there = table("SERVED AS", "MODEL", "BY")
-        for entry in report["served"]:
-            there.add_row(entry["id"], entry["model"], ", ".join(entry["nodes"]))
-        parts += [Text(), there]
-    parts += [Text.from_markup(f"[yellow]![/] {escape(problem)}") for problem in report["problems"]]
-    return Group(*parts)
 
 
 def decision(report: Json) -> RenderableType:
@@ -189,7 +200,10 @@ def decision(report: Json) -> RenderableType:
 def result(event: Json) -> RenderableType:
     """A vector or labels, short enough to read."""
     if event["event"] == "labels":
-        return Text("\n".join(f"{label:<10} {share:6.1%}" for label, share in event["labels"]))
+        best, rest = event["labels"][:LABELS_SHOWN], len(event["labels"]) - LABELS_SHOWN
+        width = max(len(label) for label, _ in best) if best else 0
+        lines = [f"{label:<{width}} {share:6.1%}" for label, share in best]
+        return Text("\n".join([*lines, *([f"and {rest} more; all with --json"] if rest > 0 else [])]))
     vector = event["vector"]
     return Text(f"[{', '.join(f'{value:.4f}' for value in vector[:8])}, ...]  ({len(vector)} numbers; all with --json)")
 

@@ -1,4 +1,4 @@
-"""The HTTP app: OpenAI's API under `/v1`, the node's own under `/api`, and what operators need.
+"""The HTTP app: OpenAI's API under `/v1`, the node's own under `/api`, what operators need, and the web page.
 
 It knows the node only by `NodeHandle`. `Entrance` stands around it and gives each request its id, key, body, account.
 """
@@ -23,7 +23,8 @@ from atmo.gateway.native import error_json, native_routes
 from atmo.gateway.openai.description import describe
 from atmo.gateway.openai.endpoints import endpoints
 from atmo.gateway.openai.errors import error_body, error_headers, wrong_address
-from atmo.gateway.page import page
+from atmo.gateway.page import GUARDS, page
+from atmo.gateway.site import PREFIX, Site
 
 ABOUT = "One API for all your machines. `/v1` is OpenAI's; see docs/api.md for what of it is here."
 
@@ -40,6 +41,9 @@ def build_app(node: NodeHandle, metrics: Metrics) -> tuple[FastAPI, Shortcuts]:
     made = endpoints(node)
     for method, path, endpoint in made:
         app.router.routes.append(Route(path, _Endpoint(endpoint), methods=[method], include_in_schema=False))
+    site = Site()
+    for path, files in (("/", site.page), (PREFIX + "{path:path}", site.file)):
+        app.router.routes.append(Route(path, _Endpoint(files), methods=["GET", "HEAD"], include_in_schema=False))
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]
     return app, {(method, path): endpoint for method, path, endpoint in made}
 
@@ -76,7 +80,7 @@ def _operators(app: FastAPI, node: NodeHandle, metrics: Metrics) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
-        return HTMLResponse(page(app.openapi(), str(request.base_url)))
+        return HTMLResponse(page(app.openapi(), str(request.base_url)), headers=GUARDS)
 
 
 def _errors(app: FastAPI) -> None:

@@ -31,13 +31,14 @@ BODY_BYTES_PER_S = 64 << 10
 
 # Read all the time and of no interest afterwards.
 _QUIET = frozenset((
-    "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/api/status", "/api/mesh", "/api/models", "/api/events",
+    "/", "/web", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/api/status", "/api/mesh", "/api/models",
+    "/api/events", "/api/transfers",
 ))  # fmt: skip
 _KNOWN = _QUIET | {
     "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/api/ask", "/api/route",
     "/api/members", "/api/revoke", "/api/stop",
 }  # fmt: skip
-_FAMILIES = {"/v1/models/": "/v1/models/{model}", "/api/requests/": "/api/requests/{id}"}
+_FAMILIES = {"/v1/models/": "/v1/models/{model}", "/api/requests/": "/api/requests/{id}", "/web/": "/web"}
 
 
 class Recorder(Protocol):

@@ -7,17 +7,18 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from atmo.generation import Task
+from atmo.generation import MAX_IMAGES, Task
 
 Json = dict[str, Any]
 
 
 class Message(BaseModel):
-    """One turn of a conversation."""
+    """One turn of a conversation. `images`: PNG or JPEG as data: URLs."""
 
     model_config = ConfigDict(extra="forbid")
     role: str = Field(pattern="^(system|user|assistant)$")
     content: str
+    images: list[str] = Field(default_factory=list, max_length=MAX_IMAGES)
 
 
 class RouteRequest(BaseModel):
@@ -31,10 +32,13 @@ class RouteRequest(BaseModel):
 
 
 class AskRequest(RouteRequest):
-    """`max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up."""
+    """`intent`: what is to be done with the text, and decides alone where it goes; `images`: PNG or JPEG as data: URLs;
+    `max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up."""
 
+    intent: str = ""
     system: str = ""
     history: list[Message] = Field(default_factory=list)
+    images: list[str] = Field(default_factory=list, max_length=MAX_IMAGES)
     max_tokens: int = Field(default=0, ge=0, lt=1 << 31)
     temperature: float = Field(default=0.0, ge=0.0, le=5.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from html import escape
 from typing import Any
 
@@ -19,6 +21,12 @@ table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: .15rem .6rem .15rem 0; }
 td:first-child { white-space: nowrap; } tr + tr td { border-top: 1px solid var(--line); }
 """
+_STYLE_DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+GUARDS = {
+    "content-security-policy": f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
 _EXAMPLE = """curl {base}v1/chat/completions -H 'Content-Type: application/json' \\
   -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is Atmosphere?"}}]}}'"""
 

@@ -1,8 +1,10 @@
 """Who may come in over TCP. The Unix socket needs no policy: the file's mode lets in its owner alone.
 
-Without keys the gateway is for the programs of this machine, and two things keep web pages out, which run here too: a
-body has to say that it is JSON (a page needs permission for that, which is never given), and the name in `Host`
-has to be this machine's (a page that makes its own name point here cannot change what it was loaded from).
+Without keys the gateway is for the programs of this machine, and three things keep web pages out, which run here too,
+all but the one that it serves itself: a body has to say that it is JSON (a page needs permission for that, which is
+never given), the name in `Host` has to be this machine's (a page that makes its own name point here cannot change what
+it was loaded from), and where a browser says which page asks, it has to be the gateway's own. A key is proof enough: a
+page from elsewhere has none, and no browser adds it by itself.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ log = structlog.get_logger("atmo.gateway")
 
 # Open to everybody: they tell nothing but that there is a node, and how its API looks.
 PUBLIC = frozenset(("/health", "/ready", "/docs", "/openapi.json"))
+# The web page, which asks for a key where one is needed.
+PAGE, PAGE_FILES = "/", "/web/"
 # For the owner at the Unix socket alone: what ends the node, changes the mesh or tells who belongs to it.
 OWNERS = frozenset(("/api/stop", "/api/revoke", "/api/members"))
 _PORT = re.compile(rb":\d{1,5}$")
@@ -43,9 +47,14 @@ class Policy:
         if path in PUBLIC:
             return None
         self._refresh(now_s)
-        key = self._key(headers) if self._always or self._keys.any else None
-        if key is None and self._local and not _ours(headers.get(b"host", b"")):
+        needed, page = self._always or self._keys.any, path == PAGE or path.startswith(PAGE_FILES)
+        key = self._key(headers) if needed and not page else None
+        if not needed and self._local and not _ours(headers.get(b"host", b"")):
             raise Forbidden("This is not the name of this node.", hint="Use its address, or localhost.")
+        if page:
+            return None
+        if key is None and _from_another_page(headers):
+            raise Forbidden("A web page of another site may not use this node.", hint="Open the node's own page.")
         if path in OWNERS:
             raise Forbidden(f"{path} is for the node's owner only.", hint="Use the atmo command on its machine.")
         if scope["method"] == "POST" and not _says_json(headers):
@@ -88,6 +97,16 @@ def _ours(host: bytes) -> bool:
     if name == b"localhost" or name.endswith(b".localhost"):
         return True
     return is_ip(name.decode("latin-1"))
+
+
+def _from_another_page(headers: dict[bytes, bytes]) -> bool:
+    """Does a browser say that a page asks which the gateway did not serve? Programs say nothing, or, where they are
+    made of a browser, a scheme of their own, which no page of the web can have."""
+    origin = headers.get(b"origin")
+    if origin is None:
+        return headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
+    scheme, _, host = origin.partition(b"://")
+    return scheme == b"null" or (scheme in (b"http", b"https") and host.lower() != headers.get(b"host", b"").lower())
 
 
 def _says_json(headers: dict[bytes, bytes]) -> bool:

@@ -94,7 +94,7 @@ class Trace:
 
     def reply_headers(self) -> list[tuple[bytes, bytes]]:
         """What every reply tells of its way."""
-        told = [(b"x-request-id", self.id.encode())]
+        told = [(b"x-request-id", self.id.encode()), (b"x-content-type-options", b"nosniff")]
         if self.mesh_id:
             told += [
                 (b"x-atmo-request-id", self.mesh_id.encode()),

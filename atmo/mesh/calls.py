@@ -33,7 +33,7 @@ from atmo.errors import (
     UsageError,
     by_code,
 )
-from atmo.generation import Finish, Piece, Prefix, Task
+from atmo.generation import Finish, Piece, Prefix, Task, joined
 from atmo.ids import PeerId, short
 from atmo.mesh.capability import Load
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
@@ -222,7 +222,7 @@ class Call:
             self._pass_over -= 1
             return []
         if isinstance(item, Piece):
-            item = _joined(self._held, item) if self._held is not None else item
+            item = joined((self._held, item)) if self._held is not None else item
             if not (item.text or item.calls or item.raw):
                 self._held = item
                 return []
@@ -319,13 +319,3 @@ def _item(reply: Part | Vectors | Scores) -> Answer:
     if isinstance(reply, Vectors):
         return Vector(reply.vector)
     return Labels(reply.labels)
-
-
-def _joined(first: Piece, second: Piece) -> Piece:
-    return Piece(
-        first.text + second.text,
-        first.token_ids + second.token_ids,
-        first.scores + second.scores,
-        first.calls + second.calls,
-        first.raw + second.raw,
-    )

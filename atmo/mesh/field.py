@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -226,6 +227,24 @@ class GradientField:
 
     def terms(self, rows: NDArray[np.int32], size: Size, local: PeerId, now: float) -> FieldTerms:
         """The field over candidates of one class. rows: (n,), n >= 1; size: of the request."""
+        return self.terms_of_each([rows], size, local, now)[0]
+
+    def terms_of_each(
+        self, groups: Sequence[NDArray[np.int32]], size: Size, local: PeerId, now: float
+    ) -> list[FieldTerms]:
+        """The field over the candidates of several classes, each of which has its own medians. groups: of each class
+        its rows, (n,), n >= 1. What is computed one by one is computed for all together: a call of numpy costs more
+        than its sums."""
+        spans, n = [], 0
+        for group in groups:
+            spans.append(slice(n, n + len(group)))
+            n += len(group)
+        rows = groups[0] if len(groups) == 1 else np.concatenate(groups)
+        values = self._values(rows, spans, size, local, now)
+        return [FieldTerms(group, values[:, span]) for group, span in zip(groups, spans, strict=True)]
+
+    def _values(self, rows: NDArray[np.int32], spans: Sequence[slice], size: Size, local: PeerId, now: float) -> Floats:
+        """(len(TERMS), n), see `terms_of_each`. spans: where each class's rows are."""
         columns, n = self.table.rows, len(rows)
         told = columns.block.take(rows, axis=0).T.copy()  # (len(TOGETHER), n); the copy makes each of them contiguous
         if np.count_nonzero(told[_OWN]):
@@ -237,10 +256,10 @@ class GradientField:
         peers = self.table.rows.peer.take(rows)
         here = peers == self.table.find_peer(local)
         latency_s[:] = self._latency(peers, here, told, now)
-        service_s[:] = self._service(told, size)
+        service_s[:] = self._service(told, size, spans)
         in_flight[:] = told[_IN_FLIGHT]
         own[:] = told[_OWN]
-        slots[:] = self._slots(told)
+        slots[:] = self._slots(told, spans)
         queue = in_flight + own
         queue += 1.0
         queue -= slots
@@ -257,13 +276,13 @@ class GradientField:
         if np.count_nonzero(here):
             age_s[here] = 0.0  # of itself a node hears at once
         np.exp(age_s * (-1.0 / self.settings.tau_staleness_s), out=weight)
-        usual_s = nearest_rank(phi_s, 0.75)
-        p75_s[:] = usual_s
+        for span in spans:
+            p75_s[span] = nearest_rank(phi_s[span], 0.75)
         np.subtract(1.0, weight, out=potential_s)
-        potential_s *= usual_s
+        potential_s *= p75_s
         potential_s += weight * phi_s
         self._weigh_failures(told, failures, potential_s, now)
-        return FieldTerms(rows, values)
+        return values
 
     def _latency(self, peers: NDArray[np.int32], here: NDArray[np.bool_], told: Floats, now: float) -> Floats:
         path_s: Floats = self.table.peers.rtt_s.take(peers)
@@ -277,7 +296,7 @@ class GradientField:
             np.maximum(path_s, told[_EXCESS] * fading, out=path_s)
         return path_s
 
-    def _service(self, told: Floats, size: Size) -> Floats:
+    def _service(self, told: Floats, size: Size, spans: Sequence[slice]) -> Floats:
         """S: as seen where enough was, else as advertised, within bounds."""
         settings, n = self.settings, told.shape[1]
         known = told[_SAMPLES] >= settings.trusted_samples
@@ -295,22 +314,22 @@ class GradientField:
             by_rate = np.minimum(size.units / np.maximum(tps, 1e-6), MAX_SERVICE_S)
             advert[silent] = np.where(tps > 0, by_rate, settings.default_service_s)
         np.maximum(advert, settings.least_service_s, out=advert)
-        if not number:
-            return np.maximum(advert, settings.advert_floor * nearest_rank(advert, 0.5), out=advert)
-        floor = settings.advert_floor * nearest_rank(np.where(known, seen, advert), 0.5)
-        service_s: Floats = np.where(known, seen, np.maximum(advert, floor))
+        service_s: Floats = np.where(known, seen, advert) if number else advert
+        for span in spans:
+            floor_s = settings.advert_floor * nearest_rank(service_s[span], 0.5)
+            np.maximum(service_s[span], floor_s, out=service_s[span], where=~known[span] if number else True)
         return service_s
 
-    def _slots(self, told: Floats) -> Floats:
+    def _slots(self, told: Floats, spans: Sequence[slice]) -> Floats:
         """k: as advertised, but of an unproven node no more than some times what is usual among its rivals."""
         slots: Floats = told[_SLOTS]
-        most = slots.max()
-        if most == 1.0:
+        if slots.max() == 1.0:
             return slots
-        limit = self.settings.advert_slots * nearest_rank(slots, 0.5)
-        if most <= limit:
-            return slots
-        return np.where(told[_SAMPLES] < self.settings.trusted_samples, np.minimum(slots, limit), slots)
+        for span in spans:
+            limit = self.settings.advert_slots * nearest_rank(slots[span], 0.5)
+            unproven = told[_SAMPLES, span] < self.settings.trusted_samples
+            np.minimum(slots[span], limit, out=slots[span], where=unproven)
+        return slots
 
     def _weigh_failures(self, told: Floats, failures: Floats, potential_s: Floats, now: float) -> None:
         """Fills in what is left of each one's failures, and their share of its potential."""

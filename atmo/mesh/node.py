@@ -123,6 +123,7 @@ class MeshNode:
             sizes=sizes,
             revoked=revoked,
         )
+        self._small = self._core.fabric.everyone  # as of the last event: all link to all
         for statement in self._core.revocations.statements:
             self._trust.revoke(check_revocation(statement, mesh).key)
         self._asks_others = asks_others
@@ -331,6 +332,8 @@ class MeshNode:
             self._learn_latencies(now.mono_s)
         for effect in self._core.handle(event, now):
             self._perform(effect)
+        if self._core.fabric.everyone != self._small:
+            self._resized()
         self._sleep_until(self._core.next_wakeup())
 
     def _learn_latencies(self, now_s: float) -> None:
@@ -428,7 +431,6 @@ class MeshNode:
                     self.table.put_capability(origin, body)
                 else:
                     self.table.drop_capability(origin, key)
-                self.table.put_capability(origin, body)
         elif isinstance(body, Renewal):
             if key == format_peer(self.peer):
                 self._on_renewal(body.membership)
@@ -456,10 +458,17 @@ class MeshNode:
         """Where all link to all, a node without a link cannot be asked; in a larger mesh one is made when needed."""
         if origin == self.peer:
             return
-        if not self._core.fabric.everyone:
+        askable = not self._small and origin not in self._core.vigil.detector.suspects()
+        if askable or origin in self.transport.linked():
             self.table.mark_back(origin)
-        elif origin not in self.transport.linked():
+        else:
             self.table.mark_lost(origin)
+
+    def _resized(self) -> None:
+        """The mesh became too large for all to link to all, or small enough: that decides who can be asked."""
+        self._small = self._core.fabric.everyone
+        for origin in [self.table.peers.id[index] for index in self.table.peers.info]:
+            self._mark(origin)
 
     def _judged(self, peer: PeerId, health: events.Health) -> None:
         """A suspect is asked nothing until it contradicts; nobody is suspected here who is linked."""

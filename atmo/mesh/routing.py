@@ -76,7 +76,7 @@ def decide(table: RoutingTable, field: GradientField, query: Query, now: float, 
             explored=choice.explored,
             sure=not group.fallback and ranking.lead >= SURE,
             known=len(table),
-            probes=tuple(Route(*table.place_of(row)) for row in best.terms.rows[list(choice.probes)].tolist()),
+            probes=_routes(table, best, choice.probes),
         )
     raise no_route(table, field, query, now, ranking)
 
@@ -85,14 +85,17 @@ def _feasible_classes(
     field: GradientField, grounds: Grounds, group: Round, now: float, rng: np.random.Generator
 ) -> list[_Class]:
     """The classes of the group that have feasible nodes; the others are noted as passed over."""
-    found, table, query = [], field.table, grounds.query
-    size = size_of(query.prompt_tokens, query.expected_output_tokens)
+    table, query, capability = field.table, grounds.query, field.table.classes.capability
     window = max(LEAST_WINDOW, WINDOW // len(group.classes))
+    looked_at = [_feasible(table, grounds, klass, window, now, rng) for klass in group.classes]
+    size = size_of(query.prompt_tokens, query.expected_output_tokens)
+    able = [rows for rows in looked_at if len(rows)]
+    terms_of = iter(field.terms_of_each(able, size, query.local, now) if able else ())
     limit_ms = query.constraints.max_latency_ms
-    for klass, relevance in zip(group.classes, group.scores, strict=True):
-        descriptor = table.classes.capability[klass].descriptor
-        rows = _feasible(table, grounds, klass, window, now, rng)
-        terms = field.terms(rows, size, query.local, now) if len(rows) else None
+    found = []
+    for klass, relevance, rows in zip(group.classes, group.scores, looked_at, strict=True):
+        descriptor = capability[klass].descriptor
+        terms = next(terms_of) if len(rows) else None
         if terms is not None and limit_ms is not None:
             terms = _in_time(grounds, terms, limit_ms / 1e3)
         if terms is not None:
@@ -157,6 +160,15 @@ def _snapshot(table: RoutingTable, found: _Class, drawn: tuple[int, ...], ground
     peers = table.rows.peer.take(terms.rows.take(places)).tolist()
     told = tuple([Place(ids[peer], infos.get(peer)) for peer in peers])
     return Candidate(found.compared, told, terms.values.take(places, axis=1))
+
+
+def _routes(table: RoutingTable, found: _Class, places: tuple[int, ...]) -> tuple[Route, ...]:
+    """Places of the class, by their positions among its candidates."""
+    if not places:
+        return ()
+    ids, capability = table.peers.id, found.compared.descriptor.id
+    peers = table.rows.peer.take(found.terms.rows.take(places)).tolist()
+    return tuple([Route(ids[peer], capability) for peer in peers])
 
 
 def _why_chosen(best: _Class, choice: Choice) -> str:

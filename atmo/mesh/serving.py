@@ -1,15 +1,20 @@
-"""The server's half of a request: runs a service's answer and sends it on, as fast as the requester's credit allows."""
+"""The server's half of a request: runs a service's answer and sends it on, as fast as the requester's credit allows.
+
+A part costs some hundred microseconds of processor time on its way through two nodes, which an engine on the same
+cores would rather have. So tokens that follow one another faster than anybody reads travel together: the first is sent
+at once, and so is every one that comes later than GATHER_S after the last was sent.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 import structlog
 
 from atmo.errors import AtmoError, Cancelled, EngineUnavailable, ModelNotFound, RequestTimeout, UsageError
-from atmo.generation import Finish, Piece
+from atmo.generation import Finish, Piece, joined
 from atmo.ids import PeerId, short
 from atmo.mesh.messages import AnyMessage, Ask, Cancel, Done, Failed, Grant, Part, Scores, Vectors
 from atmo.mesh.service import Answer, Labels, Question, Service, Vector
@@ -18,6 +23,10 @@ log = structlog.get_logger("atmo.serving")
 
 # Of an error's text; the wire takes 4,000 characters, and nobody reads more.
 MAX_TOLD_CHARS = 2000
+# Tokens of so short a time travel in one part. A guess: 50 parts a second look like a flow, and leave the engine its
+# cores; measured with `bench stream`.
+GATHER_S = 0.02
+GATHERED_TOKENS = 256  # and no more than that in one part, far below what a frame takes; a guess
 
 Ticket = tuple[PeerId, bytes, int]
 """Who asks, the request's id, the attempt."""
@@ -41,11 +50,72 @@ class Credit:
         self._left += parts
         self._granted.set()
 
+    def take_now(self) -> bool:
+        """Whether there was one."""
+        if self._left <= 0:
+            return False
+        self._left -= 1
+        return True
+
     async def take(self) -> None:
-        while self._left <= 0:
+        while not self.take_now():
             self._granted.clear()
             await self._granted.wait()
-        self._left -= 1
+
+
+class Flow:
+    """The parts of one answer, each sent on credit. `close` ends it, whether or not all was sent."""
+
+    def __init__(self, ask: Ask, credit: Credit, send: Callable[[AnyMessage], None]) -> None:
+        self.seq = 0  # of the next part
+        self._ask, self._credit, self._send = ask, credit, send
+        self._loop = asyncio.get_running_loop()
+        self._held: list[Piece] = []
+        self._sent_s = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def put(self, item: Answer) -> None:
+        if isinstance(item, Piece):
+            self._held.append(item)
+            wait_s = self._sent_s + GATHER_S - self._loop.time()
+            if wait_s > 0 and sum(len(piece.token_ids) or 1 for piece in self._held) < GATHERED_TOKENS:
+                if self._timer is None:
+                    self._timer = self._loop.call_later(wait_s, self._due)
+                return
+            await self.flush()
+        else:
+            await self.flush()
+            await self._credit.take()
+            self._tell(item)
+
+    async def flush(self) -> None:
+        """Send what is held, as soon as there is credit."""
+        if self._held:
+            await self._credit.take()
+            self._tell_held()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self._held:
+            return
+        if self._credit.take_now():
+            self._tell_held()
+        else:
+            self._timer = self._loop.call_later(GATHER_S, self._due)
+
+    def _tell_held(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self._sent_s = self._loop.time()
+            self._tell(joined(held))
+
+    def _tell(self, item: Answer) -> None:
+        self._send(_part(self._ask, self.seq, item))
+        self.seq += 1
 
 
 class Serving:
@@ -139,16 +209,16 @@ class Serving:
 
     async def _stream(self, peer: PeerId, ask: Ask, service: Service, credit: Credit) -> None:
         question = Question(ask.id, ask.task, ask.deadline_s, own=peer == self._own)
-        seq = 0
-        async with aclosing(service.answer(question)) as items:
-            async for item in items:
-                if isinstance(item, Finish):
-                    self._send(peer, _done(ask, seq, item, service))
-                    self._told(peer, ask, item)
-                    return
-                await credit.take()
-                self._send(peer, _part(ask, seq, item))
-                seq += 1
+        flow = Flow(ask, credit, lambda part: self._send(peer, part))
+        with closing(flow):
+            async with aclosing(service.answer(question)) as items:
+                async for item in items:
+                    if isinstance(item, Finish):
+                        await flow.flush()
+                        self._send(peer, _done(ask, flow.seq, item, service))
+                        self._told(peer, ask, item)
+                        return
+                    await flow.put(item)
 
     def _fail(self, peer: PeerId, ask: Ask, service: Service | None, error: AtmoError) -> None:
         self._told(peer, ask, error)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from atmo.errors import ModelInvalid, ModelNotFound
+from atmo.models.shape import parts_of
 
 _MAX_HEADER_BYTES = 256 * 1024 * 1024  # a guess: 262,144 tokens with merges take 20 MB
 _MAX_NAME_BYTES = 65_535  # docs/gguf.md: keys
@@ -83,14 +84,25 @@ class _Tensor:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """values: numbers and texts by key; lengths: of arrays by key."""
+
+    values: dict[str, Value]
+    lengths: dict[str, int]
+    tensors: list[_Tensor]
+    size_bytes: int
+
+
 def read_gguf(path: Path) -> GgufInfo:
-    """Raises ModelNotFound when there is no such file, ModelInvalid in one line when it is not a whole GGUF."""
+    """Of a split model, give the first part; the others must lie beside it, and count into parameters and size_bytes.
+
+    Raises ModelNotFound when there is no such file, ModelInvalid in one line when it is not a whole GGUF.
+    """
     try:
-        size_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            return _read(path, file, size_bytes)
+        return _info(path, [_read(path.with_name(name)) for name in parts_of(path.name)])
     except FileNotFoundError as error:
-        raise ModelNotFound(f"There is no model file {path}.", hint="Check the path.") from error
+        raise ModelNotFound(f"There is no model file {error.filename}.", hint="Check the path.") from error
     except OSError as error:
         what = f"{path} cannot be read: {error.strerror}."
         raise ModelInvalid(what, hint="Check its type and permissions.") from error
@@ -182,13 +194,17 @@ class _Cursor:
             raise _Broken(f"its header is larger than {_MAX_HEADER_BYTES} bytes")
 
 
-def _read(path: Path, file: BinaryIO, size_bytes: int) -> GgufInfo:
-    cursor = _Cursor(file, size_bytes)
-    tensor_count, pair_count = _counts(cursor)
-    values, lengths = _pairs(cursor, pair_count)
-    tensors = _tensors(cursor, tensor_count)
-    _check_data(cursor.position, size_bytes, _alignment(values), tensors)
-    return _info(path, values, lengths, tensors, size_bytes)
+def _read(path: Path) -> _File:
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        cursor = _Cursor(file, size_bytes)
+        tensor_count, pair_count = _counts(cursor)
+        values, lengths = _pairs(cursor, pair_count)
+        if tensor_count == 0 and _int(values, "split.count") < 2:
+            raise _Broken("it holds no tensors, so it is a vocabulary or a header without weights")
+        tensors = _tensors(cursor, tensor_count)
+        _check_data(cursor.position, size_bytes, _alignment(values), tensors)
+    return _File(values, lengths, tensors, size_bytes)
 
 
 def _counts(cursor: _Cursor) -> tuple[int, int]:
@@ -204,8 +220,6 @@ def _counts(cursor: _Cursor) -> tuple[int, int]:
     # A tensor's entry takes at least 24 bytes, a pair's 13.
     if tensor_count * 24 > cursor.left or pair_count * 13 > cursor.left:
         raise _Broken(f"it claims {tensor_count} tensors and {pair_count} pairs, more than it has room for")
-    if tensor_count == 0:
-        raise _Broken("it holds no tensors, so it is a vocabulary or a header without weights")
     return tensor_count, pair_count
 
 
@@ -285,9 +299,9 @@ def _check_data(header_end: int, size_bytes: int, alignment: int, tensors: list[
             raise _Broken(f"it is cut short: {size_bytes} of {needed} bytes are there", "Fetch it again.")
 
 
-def _info(
-    path: Path, values: dict[str, Value], lengths: dict[str, int], tensors: list[_Tensor], size_bytes: int
-) -> GgufInfo:
+def _info(path: Path, files: list[_File]) -> GgufInfo:
+    values, lengths = files[0].values, files[0].lengths
+    _check_parts(values, len(files))
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise _Broken("it does not name its architecture")
@@ -295,17 +309,26 @@ def _info(
     return GgufInfo(
         architecture=architecture[:80],
         name=_printable(name) if isinstance(name, str) and name else path.stem,
-        parameters=sum(tensor.weights for tensor in tensors),
+        parameters=sum(tensor.weights for file in files for tensor in file.tensors),
         context=_int(values, f"{architecture}.context_length"),
         quantisation=_QUANTISATIONS.get(file_type, "") if isinstance(file_type, int) else "",
         vocabulary=lengths.get("tokenizer.ggml.tokens", 0),
         has_chat_template=bool(values.get("tokenizer.chat_template")),
         kv_bytes_per_token=_kv_bytes_per_token(lambda key: _int(values, f"{architecture}.{key}")),
-        size_bytes=size_bytes,
+        size_bytes=sum(file.size_bytes for file in files),
         layers=_int(values, f"{architecture}.block_count"),
         width=_int(values, f"{architecture}.embedding_length"),
         embeds=architecture in _ENCODERS or _int(values, f"{architecture}.pooling_type") in _POOLINGS,
     )
+
+
+def _check_parts(values: dict[str, Value], count: int) -> None:
+    """llama.cpp finds the parts of a split model by their names, so these must be right."""
+    number, told = _int(values, "split.no"), max(1, _int(values, "split.count"))
+    if number:
+        raise _Broken(f"it is part {number + 1} of {told}", "Give the first part.")
+    if told != count:
+        raise _Broken(f"it is the first of {told} parts", f"Call the parts NAME-00001-of-{told:05}.gguf and so on.")
 
 
 def _kv_bytes_per_token(number: Callable[[str], int]) -> int:

@@ -1,16 +1,21 @@
-"""Models on this machine: those that come with Atmosphere, those in `$ATMO_HOME/models`, and any GGUF file by its
-path."""
+"""Models on this machine: those that come with Atmosphere, those in the store, GGUF files in `$ATMO_HOME/models`, and
+any GGUF file by its path."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from atmo.errors import AtmoError, ModelNotFound
+from atmo.errors import AtmoError, ModelInvalid, ModelNotFound
 from atmo.models.describing import describe
 from atmo.models.gguf import GgufInfo, read_gguf, read_text
+from atmo.models.records import StoredModel
+from atmo.models.shape import is_first, whole_name
+from atmo.models.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,8 @@ class LocalModel:
     capabilities.
 
     size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told, unless
-    the configuration says it better. general: it takes what no other capability fits; licence: as the model says.
+    the configuration says it better. general: it takes what no other capability fits; licence: as the model says;
+    root: hex, of a model in the store.
     """
 
     name: str
@@ -35,7 +41,11 @@ class LocalModel:
     info: GgufInfo | None = None
     general: bool = True
     licence: str = ""
+    root: str = ""
 
+
+# The file by which an ONNX model of a kind is known.
+_MARKS = {"encoder": "encoder.json", "classifier": "tone.json", "vision": "vision.json"}
 
 _NANO = (
     "General chat with a very small demonstration model: greetings, what Atmosphere is and how to use it, small sums, "
@@ -89,10 +99,16 @@ def embedded_models() -> list[LocalModel]:
 
 def local_models(home: Path) -> tuple[list[LocalModel], list[str]]:
     """All models found here, and one line for each file that looks like a model and cannot be used."""
-    found, problems = embedded_models(), []
-    for path in sorted((home / "models").glob("*.gguf")):
+    store = Store(home / "models" / "store")
+    found, problems = embedded_models(), store.problems()
+    stored = store.models()
+    kept = {_identity(model.path) for model in stored}
+    loose = [path for path in sorted((home / "models").glob("*.gguf")) if is_first(path.name)]
+    makers = [partial(_from_store, model) for model in stored]
+    makers += [partial(_from_file, path) for path in loose if _identity(path) not in kept]
+    for make in makers:
         try:
-            found.append(_from_file(path))
+            found.append(make())
         except AtmoError as error:
             problems.append(str(error))
     return found, problems
@@ -110,6 +126,8 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
     ):
         if path.is_file():
             return _from_file(path)
+    with suppress(ModelNotFound):
+        return _from_store(Store(home / "models" / "store").find(name_or_path))
     if "/" in name_or_path or name_or_path.endswith(".gguf"):
         raise ModelNotFound(f"There is no model file {name_or_path}.", hint="Check the path.")
     known = [model.name for model in local_models(home)[0]]
@@ -119,14 +137,24 @@ def find_model(name_or_path: str, home: Path) -> LocalModel:
 
 
 def _from_file(path: Path) -> LocalModel:
-    info = read_gguf(path)
-    told = describe(path.stem, info)
+    return _gguf(path, whole_name(path.name).lower(), read_gguf(path))
+
+
+def _from_store(model: StoredModel) -> LocalModel:
+    """Raises ModelInvalid for one that is no use to any engine here."""
+    is_gguf = model.path != model.folder
+    made = _gguf(model.path, model.name, read_gguf(model.path)) if is_gguf else _folder(model)
+    return replace(made, root=model.root.hex(), size_bytes=model.size_bytes)
+
+
+def _gguf(path: Path, name: str, info: GgufInfo) -> LocalModel:
+    told = describe(name, info)
     return LocalModel(
-        path.stem.lower(),
+        name,
         "gguf",
         told.type,
         path,
-        _size(path),
+        info.size_bytes,
         told.description,
         told.examples,
         told.strength,
@@ -134,6 +162,26 @@ def _from_file(path: Path) -> LocalModel:
         general=told.general,
         licence=_licence(path),
     )
+
+
+def _folder(model: StoredModel) -> LocalModel:
+    """An ONNX model like one of those that come with Atmosphere; told apart by the file that says how to use it."""
+    for like in embedded_models():
+        if like.kind != "gguf" and _MARKS[like.kind] in model.files:
+            return replace(like, name=model.name, path=model.path, version="", embedded=False)
+    raise ModelInvalid(
+        f"{model.name} is kept and can be fetched by others, but there is no engine for it here.",
+        hint="Engines run GGUF files, and ONNX models with an encoder.json, tone.json or vision.json.",
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever it is called; None when it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _licence(path: Path) -> str:

@@ -1,34 +1,30 @@
-"""A model's name by its content: the root of a Merkle tree over its files.
-
-Theory of operation. A file is cut into chunks of 1 MiB; a leaf is SHA-256 over a zero byte and a chunk, a node SHA-256
-over a one byte and its two children, and an odd node at the end of a level moves up as it is (RFC 6962's tree, so that
-no leaf can be passed off as a node). The root also covers the length, which makes a file of a single chunk differ from
-that chunk. A model of several files is a tree over their names and roots, sorted by name. Equal roots mean equal bytes.
+"""A model's name by its content, from the files themselves; what a root is stands in `manifest.py`.
 
 Reading a large file takes as long as the disk needs, so what was found is remembered with the file's size and time.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
-_LEAF, _NODE, _FILE, _FOLDER = b"\0", b"\1", b"\2", b"\3"
+from atmo.models.hashing import hash_file
+from atmo.models.manifest import HASH_BYTES, file_root, tree_root
 
 
 def root_of(path: Path, memory: Path | None = None) -> str:
-    """Hex SHA-256 root of a file, or of all files in a folder. memory: a JSON file that spares reading it again.
+    """Hex root of a file, or of all files in a folder. memory: a JSON file that spares reading it again.
 
     Raises OSError. Reads about 1 GB a second.
     """
     if path.is_dir():
-        names = sorted(each for each in path.rglob("*") if each.is_file())
-        parts = [f"{each.relative_to(path).as_posix()}\0{root_of(each, memory)}\n".encode() for each in names]
-        return hashlib.sha256(_FOLDER + b"".join(parts)).hexdigest()
+        files = [each for each in path.rglob("*") if each.is_file()]
+        if len(files) != 1:
+            return tree_root(
+                (each.relative_to(path).as_posix(), bytes.fromhex(root_of(each, memory))) for each in files
+            ).hex()
+        path = files[0]
     known = _load(memory)
     state = os.stat(path)
     print_of_file = [state.st_size, state.st_mtime_ns, state.st_ino]
@@ -42,29 +38,9 @@ def root_of(path: Path, memory: Path | None = None) -> str:
 
 
 def _root_of_file(path: Path) -> str:
-    leaves = []
-    size = 0
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            size += len(chunk)
-            leaves.append(leaf(chunk))
-    return file_root(leaves, size)
-
-
-def leaf(chunk: bytes) -> bytes:
-    """The hash of one chunk, 32 bytes."""
-    digest = hashlib.sha256(_LEAF)
-    digest.update(chunk)
-    return digest.digest()
-
-
-def file_root(leaves: Iterable[bytes], size_bytes: int) -> str:
-    """Hex root of a file from the hashes of its chunks in order."""
-    level = list(leaves) or [leaf(b"")]
-    while len(level) > 1:
-        pairs = [hashlib.sha256(_NODE + level[at] + level[at + 1]).digest() for at in range(0, len(level) - 1, 2)]
-        level = pairs + level[len(pairs) * 2 :]
-    return hashlib.sha256(_FILE + size_bytes.to_bytes(8, "big") + level[0]).hexdigest()
+    found = hash_file(path)
+    leaves = (found.hashes[at : at + HASH_BYTES] for at in range(0, len(found.hashes), HASH_BYTES))
+    return file_root(leaves, found.size).hex()
 
 
 def _load(memory: Path | None) -> dict[str, list[object]]:

@@ -2,8 +2,9 @@
 
 `$ATMO_HOME/mesh/root.key` is the user's own mesh, made when it is first needed. `atmo mesh join` puts `joined` beside
 it, which holds the token's contents, and from then on the nodes of this home are guests of that mesh; `leave` removes
-it. A guest's membership is made once, when the node first starts after the join, and kept with the node's keys; a new
-one takes its place when the owner renews it, or when the user joins again with another token.
+it. A token in the configuration does the same where nobody types commands. A guest's membership is made once, when the
+node first starts after the join, and kept with the node's keys; a new one takes its place when the owner renews it, or
+when the user joins again with another token.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ class MeshHome:
 
 
 def open_mesh(config: Config) -> MeshHome:
-    """The mesh of this home. Makes the user's own root key if there is none and nothing was joined."""
+    """The mesh of this home. Joins that of the configuration's token, or else makes the user's own root key if there is
+    none and nothing was joined. Raises ConfigError or UsageError."""
+    _follow(config)
     joined = config.root_key.parent / "joined"
     if joined.exists():
         token = _read(joined, Token)
@@ -158,19 +161,68 @@ def open_mesh(config: Config) -> MeshHome:
 
 def join(config: Config, text: str, wall_s: float) -> Token:
     """Make this home a guest of the token's mesh, from the next start on. Raises UsageError or ConfigError."""
+    _refuse_if_configured(config)
     token = read_token(text)
     if wall_s > token.terms.not_after_s:
         raise ConfigError("This token has expired.", hint="Ask for a new one: atmo mesh invite")
-    own = config.root_key
-    if own.exists() and Identity(load_or_create_secret(own)).public == token.mesh:
+    if _owns(config, token):
         raise ConfigError("This token is for your own mesh.", hint="Use it on another machine.")
-    own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write(own.parent / "joined", token)
+    _become_guest(config, token)
     return token
 
 
+def _follow(config: Config) -> None:
+    """Belong to the mesh of the configured token. One that has expired is no mistake: the node may have used it long
+    ago."""
+    text = _configured_token(config)
+    if not text:
+        return
+    token = read_token(text)
+    joined = config.root_key.parent / "joined"
+    if not _owns(config, token) and not (joined.exists() and _read(joined, Token) == token):
+        _become_guest(config, token)
+
+
+def _configured_token(config: Config) -> str:
+    """Empty if there is none. Raises ConfigError for a file that cannot be read or is empty."""
+    if not config.mesh.token_file:
+        return config.mesh.token.strip()
+    file = Path(config.mesh.token_file).expanduser()
+    try:
+        text = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is not text"
+        raise ConfigError(
+            f"The mesh token cannot be read from {file}: {why}.", hint="See token_file in [mesh]."
+        ) from exc
+    if not text:
+        raise ConfigError(f"The file {file} holds no mesh token.", hint="Put one in: atmo mesh invite > FILE")
+    return text
+
+
+def _refuse_if_configured(config: Config) -> None:
+    """What a command changed would be undone by the next start."""
+    if config.mesh.token or config.mesh.token_file:
+        raise ConfigError(
+            "The configuration says which mesh this node belongs to.",
+            hint="Change it there: ATMO_MESH_TOKEN, ATMO_MESH_TOKEN_FILE, or [mesh] in config.toml.",
+        )
+
+
+def _owns(config: Config, token: Token) -> bool:
+    own = config.root_key
+    return own.exists() and Identity(load_or_create_secret(own)).public == token.mesh
+
+
+def _become_guest(config: Config, token: Token) -> None:
+    folder = config.root_key.parent
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(folder / "joined", token)
+
+
 def leave(config: Config) -> bool:
-    """Go back to the user's own mesh. False if no other was joined."""
+    """Go back to the user's own mesh. False if no other was joined. Raises ConfigError."""
+    _refuse_if_configured(config)
     joined = config.root_key.parent / "joined"
     if not joined.exists():
         return False

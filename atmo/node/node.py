@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,12 @@ from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
 from atmo.keys import issue_revocation
 from atmo.mesh.asking import Job, Routed
 from atmo.mesh.capability import CHAT
+from atmo.mesh.decision import Decision
 from atmo.mesh.messages import Ask
 from atmo.mesh.node import MeshNode
 from atmo.mesh.query import Query
 from atmo.mesh.service import Labels
+from atmo.models.store import Store
 from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.events import Journal
@@ -38,7 +41,7 @@ from atmo.node.home import Home, open_home, remember_generation
 from atmo.node.known_peers import KnownPeers
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
-from atmo.node.meaning import Meaning
+from atmo.node.meaning import CHARS_PER_TOKEN, Meaning
 from atmo.node.membership import MeshHome
 from atmo.node.offers import Offer, offers
 from atmo.node.renewal import LOOK_S, Renewals
@@ -46,6 +49,8 @@ from atmo.node.runtimes import Runtimes
 from atmo.node.services import EngineService
 from atmo.node.vetting import Vetting
 from atmo.problems import Problem
+from atmo.transport.door import lane_ports
+from atmo.transport.link import LinkTiming
 from atmo.transport.lone import LoneTransport
 from atmo.transport.zeromq import ZmqTransport
 from atmo.trust import Trust
@@ -100,7 +105,12 @@ class Node:
         self._loop = asyncio.get_running_loop()
         for offer in wanted:  # engines load while the rest starts
             self.services[offer.descriptor.id] = EngineService(
-                offer, self.config.inference, self.clock, self._on_engine, self._home.folder / "roots.json"
+                offer,
+                self.config.inference,
+                self.clock,
+                self._on_engine,
+                self._home.folder / "roots.json",
+                Store(self.config.model_store),
             )
         for service in self.services.values():
             await service.start()
@@ -218,21 +228,29 @@ class Node:
         return reports.decision(self, self.mesh.route(query), "", query)
 
     async def ask(self, request: AskRequest) -> AsyncGenerator[Json, None]:
-        """Events as `SyncClient.ask` documents them."""
-        async with aclosing(self.answer(request, _task(request), request.timeout_s)) as events:
+        """Events as docs/api.md lists them."""
+        task = _task(request)
+        if any(turn.images for turn in task.turns):
+            seeing = {"modality": "image", **request.constraints}
+            request = request.model_copy(update={"constraints": seeing})
+        query = self._query_of_intent(request) if request.intent else self._query_of(request, task)
+        async with aclosing(self._answer(Job(task, query, request.timeout_s), reports.decision)) as events:
             async for event in events:
                 yield event
 
     async def answer(
         self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
     ) -> AsyncGenerator[Json, None]:
-        """Have a task done by whoever fits the wish best: events as `SyncClient.ask` documents them.
+        """Have a task done by whoever fits the wish best: events as docs/api.md lists them.
 
         brief: of the decision only what was chosen; `explained` has the rest.
         """
         tell = reports.brief if brief else reports.decision
-        talk = task.turns if wish.type in ("", CHAT) else ()
-        job = Job(task, self._query(wish, wish.text, talk), timeout_s)
+        async with aclosing(self._answer(Job(task, self._query_of(wish, task), timeout_s), tell)) as events:
+            async for event in events:
+                yield event
+
+    async def _answer(self, job: Job, tell: Callable[[Node, Decision, str], Json]) -> AsyncGenerator[Json, None]:
         began_s = self.clock.now()
         first_s = 0.0
         routed: Routed | None = None
@@ -254,6 +272,17 @@ class Node:
                     yield reports.done(self, routed, reply, first_s, self.clock.now() - began_s)
                 else:
                     yield {"event": "vector", "vector": reports.vector(reply.vector)}
+
+    def _query_of(self, wish: RouteRequest, task: Task) -> Query:
+        talk = task.turns if wish.type in ("", CHAT) else ()
+        return self._query(wish, wish.text, talk)
+
+    def _query_of_intent(self, request: AskRequest) -> Query:
+        """The intent decides where it goes, whatever it is to be done with; both have to fit into the context."""
+        if not request.text.strip():
+            raise UsageError("There is nothing to do it with.", hint="Put it into text, or the intent itself.")
+        query = self._query(request, request.intent)
+        return replace(query, prompt_tokens=query.prompt_tokens + len(request.text) // CHARS_PER_TOKEN)
 
     def _query(self, request: RouteRequest, text: str, turns: tuple[Turn, ...] = ()) -> Query:
         return self._meaning.query(text, request.model, request.type, request.constraints, self.mesh.peer, turns=turns)
@@ -326,16 +355,19 @@ class Node:
         return self.config.node.mode == "standalone"
 
     def _zmq(self, home: Home, trust: Trust) -> ZmqTransport:
+        section = self.config.transport
         return ZmqTransport(
             curve=home.curve,
             credential=home.credential,
             mesh=home.mesh,
             peer=home.identity.public,
-            host=self.config.transport.host,
-            port=self.config.transport.port,
+            host=section.host,
+            port=section.port,
             default_port=DEFAULT_PORT,
-            advertise=self.config.transport.advertise,
+            advertise=section.advertise,
             clock=self.clock,
+            lane_ports=lane_ports(section.lane_port),
+            timing=LinkTiming.with_heartbeat(section.heartbeat_s),
             trust=trust,
         )
 
@@ -420,12 +452,19 @@ class Node:
 
 
 def _task(request: AskRequest) -> Task:
-    turns = [Turn(turn.role, turn.content) for turn in request.history]
-    if request.system:
-        turns.insert(0, Turn("system", request.system))
-    turns.append(Turn("user", request.text))
+    turns = [Turn(turn.role, turn.content, _images(turn.images)) for turn in request.history]
+    instructions = "\n\n".join(filter(None, (request.system, request.intent)))  # many templates take one system turn
+    if instructions:
+        turns.insert(0, Turn("system", instructions))
+    turns.append(Turn("user", request.text, _images(request.images)))
     sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, tuple(request.stop))
     return Task(tuple(turns), sampling)
+
+
+def _images(urls: list[str]) -> tuple[bytes, ...]:
+    from atmo.gateway.openai.images import image_from_url
+
+    return tuple(image_from_url(url, "images") for url in urls)
 
 
 async def _one_by_one(events: Iterable[Json]) -> AsyncIterator[Json]:

@@ -18,10 +18,12 @@ MAX_TOLD_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One capability of this node: its descriptor for the mesh and its model for the engine."""
+    """One capability of this node: its descriptor for the mesh and its model for the engine. root: hex, of a model in
+    the store; empty for one whose root is yet to be found."""
 
     descriptor: Descriptor
     spec: ModelSpec
+    root: str = ""
 
 
 def offers(config: Config) -> list[Offer]:
@@ -52,7 +54,7 @@ def _offer(section: ServeSection, config: Config) -> Offer:
         gpu_layers=inference.gpu_layers,
         system_prompt=section.system,
     )
-    return Offer(_descriptor(section, model, spec), spec)
+    return Offer(_descriptor(section, model, spec), spec, model.root)
 
 
 def _descriptor(section: ServeSection, model: LocalModel, spec: ModelSpec) -> Descriptor:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+# Of each capability. Enough to show what it is for.
+EXAMPLES_TOLD = 4
+
 
 def status(node: Node) -> Json:
     rss, total = memory_bytes()
@@ -228,12 +231,19 @@ def _state(mesh_node: MeshNode, peer: PeerId, seen: _Seen) -> str:
 
 
 def models(node: Node) -> Json:
-    """What the mesh serves, by capability."""
+    """What the mesh serves, by capability. examples: requests that suit it, in the words of whoever offers it."""
+    offered = {
+        row.body.descriptor.id: row.body.descriptor
+        for row in node.mesh.core.store.rows(Kind.CAPABILITY)
+        if isinstance(row.body, Capability)
+    }
     served: dict[str, Json] = {}
     for view in mesh(node)["nodes"]:
         for offer in view["capabilities"]:
-            entry = served.setdefault(offer["id"], {"id": offer["id"], "model": offer["model"], "nodes": []})
-            entry["nodes"].append(view["name"])
+            if offer["id"] not in served:
+                told = {name: offer[name] for name in ("id", "type", "model", "description")}
+                served[offer["id"]] = {**told, "examples": offered[offer["id"]].examples[:EXAMPLES_TOLD], "nodes": []}
+            served[offer["id"]]["nodes"].append(view["name"])
     return {"served": [served[name] for name in sorted(served)]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from atmo.inference.supervisor import SupervisorSettings
 from atmo.mesh.capability import CHAT, CLASSIFICATION, EMBEDDING, VISION, Descriptor, Load
 from atmo.mesh.service import Answer, Labels, Question, Vector
 from atmo.models.roots import root_of
+from atmo.models.store import Store
 from atmo.node.offers import Offer
 
 log = structlog.get_logger("atmo.service")
@@ -36,7 +37,7 @@ SETTLE_S = 20.0
 class EngineService:
     """Implements `atmo.mesh.service.Service` with a supervised engine. `on_change` is called when readiness changes.
 
-    roots: the file that remembers models' roots.
+    roots: the file that remembers models' roots; store: where a model with a root lies, held while it is served.
     """
 
     def __init__(
@@ -46,11 +47,14 @@ class EngineService:
         clock: Clock,
         on_change: Callable[[Offer], None],
         roots: Path | None = None,
+        store: Store | None = None,
     ) -> None:
         self.offer = offer
         self.state = "loading"
-        self._root = ""
+        self._root = offer.root
         self._roots = roots
+        self._store = store
+        self._held = ExitStack()
         self._naming: asyncio.Task[None] | None = None
         self.detail = self.hint = ""
         self._own_first = config.own_first
@@ -78,7 +82,10 @@ class EngineService:
 
     async def start(self) -> None:
         """Begin to load. `settled` waits for the outcome."""
-        self._naming = asyncio.create_task(self._find_root(), name=f"root of {self.offer.spec.name}")
+        if self._root and self._store is not None:
+            self._held.enter_context(self._store.hold(bytes.fromhex(self._root)))
+        else:
+            self._naming = asyncio.create_task(self._find_root(), name=f"root of {self.offer.spec.name}")
         await self._engine.start()
 
     async def _find_root(self) -> None:
@@ -103,6 +110,7 @@ class EngineService:
             self._naming.cancel()
             await asyncio.gather(self._naming, return_exceptions=True)
         await self._engine.close()
+        self._held.close()
 
     async def answer(self, question: Question) -> AsyncGenerator[Answer, None]:
         kind = self.offer.descriptor.type

@@ -42,6 +42,18 @@ class LinkTiming:
     zmtp_heartbeat_s: float = 2.0
     zmtp_timeout_s: float = 5.0
 
+    @classmethod
+    def with_heartbeat(cls, heartbeat_s: float) -> LinkTiming:
+        """Ask so often, and give up after three times as long; nothing else watches more closely than that."""
+        usual = cls()
+        timeout_s = 3 * heartbeat_s
+        return cls(
+            ping_s=heartbeat_s,
+            timeout_s=timeout_s,
+            tick_s=min(usual.tick_s, heartbeat_s),
+            zmtp_timeout_s=max(usual.zmtp_timeout_s, timeout_s),
+        )
+
     def __post_init__(self) -> None:
         if not 0 < self.tick_s <= self.ping_s < self.timeout_s:
             raise ValueError("LinkTiming needs 0 < tick_s <= ping_s < timeout_s")

@@ -38,7 +38,7 @@ def screen(environ: dict[str, str]) -> Iterator[Terminal]:
 @needs_tmux
 def test_a_person_looks_around_and_quits(node: InventedNode, screen: Terminal) -> None:
     screen.run(f"stty -g > before; {WATCH}; stty -g | diff before -")
-    shown = screen.shows("live", "200 nodes", "laptop", "attic ✗ → desk", "EVENTS")
+    shown = screen.shows("● live", "200 nodes", "laptop", "attic ✗ → desk", "EVENTS")
     assert len(shown.rstrip("\n").splitlines()) == 24
     screen.press("2")
     screen.shows("node-018")
@@ -61,7 +61,7 @@ def test_a_person_looks_around_and_quits(node: InventedNode, screen: Terminal) -
     screen.press("x", "p")
     screen.shows("paused")
     screen.press("Space")
-    screen.shows("live")
+    screen.shows("● live")
     screen.resize(120, 35)
     screen.press("1")
     wide = screen.shows("REQUESTS", "EVENTS", "│")  # wide screens put them beside each other
@@ -74,7 +74,7 @@ def test_a_person_looks_around_and_quits(node: InventedNode, screen: Terminal) -
 @needs_tmux
 def test_ctrl_c_leaves_the_terminal_as_it_was(node: InventedNode, screen: Terminal) -> None:
     screen.run(f"stty -g > before; {WATCH}; stty -g | diff before -")
-    screen.shows("live")
+    screen.shows("● live")
     assert screen.full_screen
     screen.press("C-c")
     assert "Traceback" not in screen.shows("ended with 0")
@@ -84,17 +84,17 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(node: InventedNode, screen: Termin
 @needs_tmux
 def test_a_node_that_dies_is_missed_and_found_again(node: InventedNode, screen: Terminal) -> None:
     screen.run(WATCH)
-    screen.shows("live", "laptop")
+    screen.shows("● live", "laptop")
     node.end()
     screen.shows("Reconnecting", "laptop")
     node.start()
-    screen.shows("live", "laptop")
+    screen.shows("● live", "laptop")
     node.process.send_signal(signal.SIGSTOP)
     try:
         screen.shows("says nothing")
     finally:
         node.process.send_signal(signal.SIGCONT)
-    screen.shows("live")
+    screen.shows("● live")
     screen.press("q")
     screen.shows("ended with 0")
 
@@ -132,7 +132,7 @@ def test_a_partition_is_seen_live(tmp_path: Path) -> None:
             for name in os.environ.keys() - environ.keys():
                 patch.delenv(name)
             screen.run(f"{sys.executable} -m examples.partition")
-            screen.shows("live", "3 nodes", "desk", "joined")
+            screen.shows("● live", "3 nodes", "desk", "joined")
             screen.shows("4 nodes", "attic")
             for word, state in (("lost", "desk"), ("suspect", "● suspect"), ("dead", "● dead"), ("back", "● linked")):
                 shown = screen.shows(word, state, "desk")

@@ -87,7 +87,8 @@ class PlayedNode:
         return {"nodes": []}
 
     def models_view(self) -> Json:
-        return {"served": [{"id": one, "model": model, "nodes": ["office"]} for one, model in self.served]}
+        told = {"description": "For tests.", "examples": ["Say hi."], "nodes": ["office"]}
+        return {"served": [{"id": one, "model": model, **told} for one, model in self.served]}
 
     async def events(self, since: int, *, follow: bool) -> AsyncGenerator[Json, None]:
         yield {"event": "note", "number": since}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 import atmo.mesh.node as mesh_node
 from atmo.clock import SystemClock
-from atmo.errors import PeerUnreachable
+from atmo.errors import NoRoute, PeerUnreachable
 from atmo.generation import Finish, Piece, Task, Turn
 from atmo.ids import MeshId, Multiaddr, PeerId
 from atmo.keys import CurveKeys, Identity, issue_credential
@@ -21,7 +22,7 @@ from atmo.mesh.constraints import Constraints
 from atmo.mesh.node import MeshNode
 from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.query import Query
-from atmo.mesh.rows import NodeInfo
+from atmo.mesh.rows import Kind, NodeInfo
 from atmo.mesh.service import Answer, Question
 from atmo.transport.memory import MemoryNetwork, MemoryTransport
 
@@ -48,9 +49,10 @@ class Echo:
 class Village:
     """An asker and strangers, each linked to a friend of all, and the asker cut off from the strangers."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: ViewSizes = SIZES) -> None:
         self.network = MemoryNetwork()
         self.nodes: list[MeshNode] = []
+        self._sizes = sizes
 
     async def add(self, name: str, *, address: bool = True, offers: bool = True) -> MeshNode:
         identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
@@ -64,7 +66,7 @@ class Village:
             transport=transport,
             clock=clock,
             rng=Random(1),
-            sizes=SIZES,
+            sizes=self._sizes,
         )
         for other in self.nodes[1:2]:  # the asker
             self.network.cut(other.peer, node.peer)
@@ -84,9 +86,9 @@ class Village:
 
 
 @asynccontextmanager
-async def village() -> AsyncIterator[tuple[Village, MeshNode]]:
+async def village(sizes: ViewSizes = SIZES) -> AsyncIterator[tuple[Village, MeshNode]]:
     """With the friend and the asker."""
-    made = Village()
+    made = Village(sizes)
     try:
         await made.add("friend", offers=False)
         yield made, await made.add("asker", offers=False)
@@ -180,5 +182,35 @@ def test_another_node_answers_for_one_that_cannot_be_reached() -> None:
             people.back(asker, found)
 
             assert [await ask(asker) for _ in range(5)] == ["I am found."] * 5
+
+    asyncio.run(story())
+
+
+def test_who_could_not_be_asked_while_the_mesh_was_small_can_be_once_it_has_grown() -> None:
+    async def story() -> None:
+        async with village(replace(SIZES, everyone=3)) as (people, asker):
+            stranger = await people.add("stranger")
+            await knows(asker, stranger)
+            with pytest.raises(NoRoute, match="a missing link"):
+                await ask(asker)
+
+            people.back(asker, stranger)
+            await people.add("one too many", offers=False)
+            await eventually(lambda: not asker.core.fabric.everyone, "all linked to all no more")
+
+            assert await ask(asker) == "I am stranger."
+
+    asyncio.run(story())
+
+
+def test_what_is_found_not_to_fit_its_text_is_not_asked() -> None:
+    async def story() -> None:
+        async with village() as (people, asker):
+            asker.vet = lambda origin, capability: False
+            stranger = await people.add("stranger")
+            await eventually(lambda: bool(asker.name_of(stranger.peer)), "it is known")
+            await eventually(lambda: len(list(asker.core.store.rows(Kind.CAPABILITY))) == 1, "so is what it offers")
+
+            assert asker.table.find(stranger.peer, "atmo:chat:echo") < 0
 
     asyncio.run(story())

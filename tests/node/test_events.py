@@ -209,7 +209,7 @@ def told(client: SyncClient, *wanted: str) -> list[dict[str, Any]]:
     """Wait until all these events happened; returns them, in their order."""
 
     def all_of_them() -> list[dict[str, Any]]:
-        events = [event for event in client.events(follow=False) if event["event"] in wanted]
+        events: list[dict[str, Any]] = [event for event in client.events(follow=False) if event.kind in wanted]
         return events if set(wanted) <= set(kinds(events)) else []
 
     found: list[dict[str, Any]] = eventually(all_of_them, f"events {wanted}")
@@ -217,8 +217,7 @@ def told(client: SyncClient, *wanted: str) -> list[dict[str, Any]]:
 
 
 def ask(client: SyncClient, text: str, to: str, **wishes: Any) -> None:
-    for _ in client.ask(text, constraints={"allow_nodes": to}, timeout_s=10, **wishes):
-        pass
+    client.ask(text, allow_nodes=to, timeout_s=10, **wishes)
 
 
 def test_a_request_is_told_where_it_was_asked_and_where_it_was_served(cluster: Cluster) -> None:
@@ -238,9 +237,9 @@ def test_a_request_is_told_where_it_was_asked_and_where_it_was_served(cluster: C
     assert answered["output_tokens"] == served["output_tokens"] > 0
     assert answered["total_s"] >= answered["first_s"] > 0
 
-    stream = here.ask("Hello", constraints={"allow_nodes": "there"}, temperature=5.0, max_tokens=900, timeout_s=10)
-    assert [event["event"] for event in islice(stream, 2)] == ["route", "text"]
-    stream.close()  # type: ignore[attr-defined]
+    stream = here.stream("Hello", allow_nodes="there", temperature=5.0, max_tokens=900, timeout_s=10)
+    assert [step.kind for step in islice(stream.steps(), 2)] == ["route", "text"]
+    stream.close()
     told(here, "cancelled")
     told(there, "refused")
     with pytest.raises(AtmoError):
@@ -262,7 +261,7 @@ def test_members_that_go_are_told_with_their_names(cluster: Cluster) -> None:
     revoked = next(event for event in here.events(left["seq"]) if event["event"] == "revoked")
     assert revoked["name"] == "guest"
     with pytest.raises(NodeNotRunning):
-        list(SyncClient(socket_path=there.socket_path).events())
+        list(SyncClient(socket_path=there.address.socket).events())
     assert list(guest.events(follow=False))
 
 

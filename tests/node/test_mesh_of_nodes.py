@@ -41,7 +41,7 @@ def cluster(environ: dict[str, str]) -> Iterator[Cluster]:
 
 def ask(client: SyncClient, text: str, **wishes: Any) -> dict[str, Any]:
     """The answer, and who gave it."""
-    events = list(client.ask(text, timeout_s=30, **wishes))
+    events = list(client.stream(text, timeout_s=30, **wishes).steps())
     pieces = [event["text"] for event in events if event["event"] == "text"]
     found: dict[str, Any] = {event["event"]: event for event in events}
     return {**found, "text": "".join(pieces), "node": found["done"]["node"]}
@@ -163,12 +163,12 @@ def test_leaving_in_the_middle_frees_the_slot(cluster: Cluster) -> None:
     client = cluster.start("chat", CHAT)
     cluster.start("tone", TONE)
     cluster.together()
-    events = cluster.client("tone").ask(
+    stream = cluster.client("tone").stream(
         "Hello, who are you?", type="chat", temperature=5.0, max_tokens=900, timeout_s=30
     )
-    assert next(events)["event"] == "route"
-    assert next(events)["event"] == "text"
-    events.close()  # type: ignore[attr-defined]
+    assert next(stream.steps()).kind == "route"
+    assert next(iter(stream))
+    stream.close()
     eventually(lambda: client.status()["capabilities"][0]["in_flight"] == 0, "the slot is free", patience_s=5.0)
 
 

@@ -30,7 +30,7 @@ def test_a_standalone_node_answers_and_opens_no_network_socket(cluster: Cluster)
     node = psutil.Process(cluster.pids["alone"])
     for process in [node, *node.children(recursive=True)]:
         assert process.net_connections("inet") == []
-    assert [event for event in client.ask("What is 2+2?", timeout_s=30) if event["event"] == "done"]
+    assert client.ask("What is 2+2?", timeout_s=30).finish
     assert client.status()["peers"] == 0
     assert [node["name"] for node in other.mesh()["nodes"]] == ["other"]
 
@@ -39,11 +39,9 @@ def test_a_provider_serves_others_and_asks_nobody(cluster: Cluster) -> None:
     provider = cluster.start("provider", CHAT, "--mode", "provider")
     other = cluster.start("other", TONE)
     cluster.together()
-    assert [event["node"] for event in other.ask("Hi", type="chat", timeout_s=30) if event["event"] == "done"] == [
-        "provider"
-    ]
+    assert other.ask("Hi", type="chat", timeout_s=30).node == "provider"
     with pytest.raises(NoRoute):
-        list(provider.ask("I love it", type="classification", timeout_s=30))
+        provider.ask("I love it", type="classification", timeout_s=30)
 
 
 def test_a_headless_node_has_no_api_and_serves(cluster: Cluster) -> None:
@@ -57,7 +55,6 @@ def test_a_headless_node_has_no_api_and_serves(cluster: Cluster) -> None:
     listening = [str(connection.laddr) for connection in psutil.Process(card.pid).net_connections("unix")]
     assert not [path for path in listening if path.endswith(".sock")]
     eventually(lambda: any(node["name"] == "headless" for node in asker.mesh()["nodes"]), "it is seen")
-    done = [event["node"] for event in asker.ask("Hi", type="chat", timeout_s=30) if event["event"] == "done"]
-    assert done == ["headless"]
+    assert asker.ask("Hi", type="chat", timeout_s=30).node == "headless"
     assert "No node named" in atmo("ask", "--node", "headless", "Hi").err
     assert atmo("node", "stop", "--node", "headless").out == "Stopped headless.\n"

@@ -42,9 +42,10 @@ def singers(cluster: Cluster) -> SyncClient:
 
 def sung(client: SyncClient, at_token: int, then: Callable[[str], None]) -> tuple[str, list[int], list[dict[str, Any]]]:
     """The whole song as it arrived, its token ids and the other events. `then(node)` is done in mid-answer."""
-    text, ids, others = "", [], []
+    text, ids = "", list[int]()
+    others: list[dict[str, Any]] = []
     node = ""
-    for event in client.ask("sing", model="parrot", max_tokens=TOKENS, timeout_s=60):
+    for event in client.stream("sing", model="parrot", max_tokens=TOKENS, timeout_s=60).steps():
         if event["event"] != "text":
             others.append(event)
             node = event["chosen"]["node"] if event["event"] == "route" else node

@@ -1,9 +1,9 @@
 """The training corpus as one task: for each intent, which of all capabilities are right, wrong, or not to be judged.
 
-Two families were written apart. In `-a` and `-c` an intent names a type, and every capability of that type is right.
-In `-b` and `-d` it names one capability of an organisation, or one of five general types that were offered beside them.
-An intent of one family was never weighed against the other family's capabilities, and a few of those would serve it as
-well: `OVERLAPS` lists them, and such pairs count neither as right nor as wrong.
+The families were written apart. In `-a`, `-c` and `-e` an intent names a type, and every capability of that type is
+right. In `-b`, `-d` and `-f` it names one capability of an organisation, or one of five general types that were offered
+beside them. An intent of one family was never weighed against the capabilities of those written after it, and a few of
+them would serve it as well: `overlaps.py` lists them, and such pairs count neither as right nor as wrong.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.encoder.overlaps import GENERAL_CHAT, overlapping
+
 DATA = Path(__file__).parent / "data"
-TYPES, APART = ("a", "c", "e"), ("e", "f")
-GENERAL_CHAT = "general-chat"
+TYPES, PROJECTS = ("a", "c", "e"), ("b", "d", "f")
+
+# Family of a text that nothing fits -> the families whose capabilities it was held against.
+HELD_AGAINST = {"a": ("a", "c"), "c": ("a", "c"), "e": TYPES, "b": ("b", "d"), "d": ("b", "d"), "f": PROJECTS}
 
 # Whole capabilities and types that training never sees, neither as right nor as wrong: for validation and calibration.
 HELD_OUT = frozenset(
@@ -33,26 +37,6 @@ HELD_OUT = frozenset(
 )
 
 HELD_OUT_NOTHING = 5
-
-# Type of a model -> capabilities of organisations that would also serve its intents, and the reverse.
-OVERLAPS: dict[str, tuple[str, ...]] = {
-    GENERAL_CHAT: ("travel-planner", "deep-research-agent", "negotiation-coach", "maths-tutor", "saffron-rye-recipes"),
-    "coding": ("code-review-agent", "unit-test-runner", "tallyo-source"),
-    "maths-reasoning": ("maths-tutor",),
-    "geospatial": ("route-planner",),
-    "forecasting": ("nordgrund-yield-forecast", "aldermere-roof-weather", "metrics-query"),
-    "chemistry": ("kessler-safety-sheets", "marlow-lab-protocols"),
-    "legal-drafting": ("court-rulings",),
-    "rewriting": ("mail-drafts", "kestrel-style-guide"),
-    "creative-writing": ("mail-drafts", "emberfall-lore-bible"),
-    "image-understanding": ("site-cameras",),
-    "image-generation": ("emberfall-asset-vault",),
-    "sql-data": ("metrics-query", "log-search"),
-    "data-visualisation": ("metrics-query",),
-    "yes-no": ("kestrel-fact-checker",),
-    "medical-coding": ("pathology-archive",),
-    "shell-sysadmin": ("ci-pipelines", "log-search"),
-}
 
 
 @dataclass(frozen=True)
@@ -103,19 +87,13 @@ def with_examples(corpus: Corpus) -> Corpus:
     return Corpus(corpus.targets, (*corpus.intents, *asked.values()))
 
 
-def overlapping(one: str, other: str) -> bool:
-    return other in OVERLAPS.get(one, ()) or one in OVERLAPS.get(other, ())
-
-
 def judged(intent: Intent, target: Target) -> bool:
-    """Whether the target may count as wrong for the intent. Texts that nothing fits were only held against their own
-    family and general chat, and only that may be concluded from them."""
+    """Whether the target may count as wrong for the intent. Texts that nothing fits were only held against some
+    families and general chat, and only that may be concluded from them."""
     if intent.right == target.name:
         return False
-    if intent.family != target.family and {intent.family, target.family} & set(APART):
-        return target.name in intent.near
     if not intent.right:
-        return (intent.family in TYPES) == (target.family in TYPES) or target.name in GENERAL_NAMES.values()
+        return target.family in HELD_AGAINST[intent.family] or target.name in GENERAL_NAMES.values()
     return not overlapping(intent.right, target.name)
 
 

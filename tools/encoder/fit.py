@@ -91,7 +91,8 @@ def _parts(
     for target in targets:
         examples = encoder.encode_batch(target.examples)
         whole = encoder.read(capability_text(target.description, target.examples))
-        centre = examples.mean(axis=0) / np.linalg.norm(examples.mean(axis=0))
+        mean = examples.mean(axis=0) if len(examples) else whole.vector
+        centre = mean / np.linalg.norm(mean)
         best = np.max(asked @ np.vstack([whole.vector, centre, examples]).T, axis=1)
         offered = whole.tokens.astype(np.float32) / np.float32(TOKEN_SCALE)
         second = [second_reading(offered, np.array([0]), one)[0] for one in tokens]

@@ -17,12 +17,14 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A capability that somebody serves. name: the shortest that means it alone."""
+    """A capability that somebody serves. name: the shortest that means it alone; examples: requests that suit it."""
 
     name: str
     id: str
     type: str
     model: str
+    description: str
+    examples: tuple[str, ...]
     nodes: tuple[str, ...]
 
     def called(self, name: str) -> bool:
@@ -38,7 +40,9 @@ def catalogue(node: NodeHandle) -> list[Entry]:
         short = entry["id"].rpartition(":")[2]
         kind = entry["id"].split(":")[1] if entry["id"].count(":") >= 2 else ""
         name = short if shorts[short] == 1 else entry["id"]
-        entries.append(Entry(name, entry["id"], kind, entry["model"], tuple(sorted(set(entry["nodes"])))))
+        nodes = tuple(sorted(set(entry["nodes"])))
+        told = entry["description"], tuple(entry["examples"])
+        entries.append(Entry(name, entry["id"], kind, entry["model"], *told, nodes))
     return entries
 
 
@@ -51,7 +55,14 @@ def models(node: NodeHandle, created_s: int, allowed: frozenset[str]) -> list[Mo
             id=entry.name,
             created=created_s,
             owned_by="atmosphere",
-            atmo={"capability": entry.id, "type": entry.type, "model": entry.model, "nodes": list(entry.nodes)},
+            atmo={
+                "capability": entry.id,
+                "type": entry.type,
+                "model": entry.model,
+                "description": entry.description,
+                "examples": entry.examples,
+                "nodes": entry.nodes,
+            },
         )
         for entry in seen
     ]

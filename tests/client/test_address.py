@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from atmo.client import SyncClient, find_socket, running_nodes
+from atmo.client.address import address_of
 from atmo.config import load
-from atmo.errors import NodeNotRunning
+from atmo.errors import NodeNotRunning, UsageError
 from atmo.ids import MeshId, Multiaddr
 from atmo.keys import Identity
 from atmo.transport.neighbours import Neighbours, NodeCard
@@ -54,3 +55,37 @@ def test_a_node_that_died_is_not_mistaken_for_a_running_one(environ: dict[str, s
 def test_a_socket_nobody_listens_on_is_no_node(environ: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(NodeNotRunning):
         SyncClient(socket_path=tmp_path / "none.sock").status()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://desk:4680", "http://desk:4680"),
+        ("http://desk:4680/v1/", "http://desk:4680"),
+        ("desk:4680", "http://desk:4680"),
+        ("https://mesh.example/atmo/v1", "https://mesh.example:443/atmo"),
+        ("http://[::1]:4680", "http://[::1]:4680"),
+    ],
+)
+def test_a_node_is_reached_by_the_url_that_openais_clients_take(url: str, shown: str) -> None:
+    client = SyncClient(url=url, key="sk-secret")
+    assert client.address.shown == shown
+    assert "sk-secret" not in repr(client) + repr(client.address)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://desk", "http://", "http://desk:port", "http://me:word@desk", "http://desk/?a=1"]
+)
+def test_what_is_no_url_of_a_node_is_said(url: str) -> None:
+    with pytest.raises(UsageError, match="not "):
+        address_of(url)
+
+
+def test_a_key_cannot_smuggle_a_header() -> None:
+    with pytest.raises(UsageError, match="key"):
+        address_of("http://desk", "sk-x\r\nX-Other: 1")
+
+
+def test_nobody_at_a_url_is_said_with_the_url() -> None:
+    with pytest.raises(NodeNotRunning, match=r"http://127\.0\.0\.1:9"):
+        SyncClient(url="http://127.0.0.1:9").status()
