@@ -12,7 +12,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.encoder.overlaps import GENERAL_CHAT, overlapping
+from tools.encoder.overlaps import GENERAL_CHAT as GENERAL_CHAT
+from tools.encoder.overlaps import overlapping
 
 DATA = Path(__file__).parent / "data"
 TYPES, PROJECTS = ("a", "c", "e"), ("b", "d", "f")
