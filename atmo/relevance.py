@@ -170,7 +170,7 @@ def make_table(offers: Sequence[Offer], encoder: Encoder) -> RoutingTable:
 def answer(table: RoutingTable, intent: Intent, encoder: Encoder) -> Answer:
     """What routing would make of the text. Raises UsageError for a text with nothing to read in it."""
     begun_ns = time.perf_counter_ns()
-    reading = encoder.read(intent.text)
+    reading = encoder.read_prompt(intent.text)
     ranking = rank(table, Query(local=HERE, vector=reading.vector, tokens=reading.weighted()))
     ms = (time.perf_counter_ns() - begun_ns) / 1e6
     shares, nothing = probabilities(ranking.scores)

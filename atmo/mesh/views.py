@@ -3,7 +3,7 @@
 A capability is published as a few unit vectors ("views"): its description and examples as one text ("whole"), the
 centre of its examples, each example. For a request's unit vector q the relevance of a capability is
 
-    relevance = 0.6 * (whole . q) + 0.2 * (centre . q) + 0.2 * max over views (view . q)
+    first reading = 0.4 * (whole . q) + 0.2 * (centre . q) + 0.4 * max over views (view . q)
 
 and, where there are no examples, whole . q. The first two parts are linear in q, so for all classes together they
 are one matrix product (`coarse_vector`); the maximum is read for the best few classes only.
@@ -13,13 +13,12 @@ of the request a unit vector t_i and a share s_i say what it is about and how mu
 for the tokens of the capability's whole text, which are not published: whoever reads computes them from the text.
 
     second reading = sum over i of s_i * max over j (t_i . c_j)
-    relevance      = half of the first reading + half of the second
+    relevance      = 0.4 * first reading + 0.6 * second reading
 
-where the first reading is the formula above. Where a node lacks token vectors, the first one counts alone.
+Where a node lacks token vectors, the first one counts alone.
 
-Origin of the weights: 220 hand-written intents, half of them misleading on purpose, for 40 capabilities that the
-encoder was not trained on: description alone 55% right, centre alone 59%, best example alone 54%, whole text alone
-61%, these weights 66%, with no other mixture better by more than chance (3%); docs/routing.md.
+Origin of the weights: intents and capabilities that the encoder was not trained on, half of them misleading on purpose;
+docs/routing.md says how each part does alone. Other mixtures do as well within chance.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from atmo.mesh.capability import EMBEDDING_DIM, MAX_VIEWS
 
 Vector = NDArray[np.float32]
 
-WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT = 0.6, 0.2, 0.2  # measured, see above
+WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT = 0.4, 0.2, 0.4  # measured, see above
 READ_WIDTH = 128  # of a token's vector
-SECOND_WEIGHT = 0.5  # of the second reading; what the encoder was trained with
+SECOND_WEIGHT = 0.6  # of the second reading; measured
 
 
 def capability_text(description: str, examples: Sequence[str]) -> str:

@@ -102,10 +102,10 @@ class Meaning:
         turn, and a little that of all of it."""
         talk = conversation(turns)
         last = last_question(turns) or text
-        alone = self.encoder.read(last)
+        alone = self.encoder.read_prompt(last)
         if talk in ("", last):
             return alone.vector, alone.weighted()
-        everything = self.encoder.read(talk)
+        everything = self.encoder.read_prompt(talk)
         mixed = LAST_WEIGHT * alone.vector + (1 - LAST_WEIGHT) * everything.vector
         tokens = np.vstack((LAST_WEIGHT * alone.weighted(), (1 - LAST_WEIGHT) * everything.weighted()))
         return np.asarray(mixed / np.linalg.norm(mixed), np.float32), np.asarray(tokens, np.float32)

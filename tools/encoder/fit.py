@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from atmo.generation import Turn
 from atmo.inference.encoder import Encoder
 from atmo.mesh.classes import TOKEN_SCALE
+from atmo.mesh.ranking import SHORTLIST
 from atmo.mesh.views import BEST_WEIGHT, CENTRE_WEIGHT, SECOND_WEIGHT, WHOLE_WEIGHT, capability_text, second_reading
 from atmo.node.meaning import conversation
 from tools.encoder.corpus import GENERAL_CHAT, Corpus, Target, judged, read_corpus
@@ -79,7 +80,7 @@ def make_cases(encoder: Encoder, corpus: Corpus, seed: int = 1) -> Cases:
     hidden = np.arange(len(intents)) >= len(unseen.intents)
     allowed[hidden] &= ~(right[hidden] | chat)
     right[hidden] = False
-    asked = [encoder.read(intent.text) for intent in intents]
+    asked = [encoder.read_prompt(intent.text) for intent in intents]
     vectors = np.stack([reading.vector for reading in asked])
     return Cases(_parts(encoder, vectors, [reading.weighted() for reading in asked], targets), allowed, right)
 
@@ -113,6 +114,12 @@ def shares(scores: Array, unfit: float, temperature: float) -> Array:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
+def listed(scores: Array) -> Array:
+    """The SHORTLIST best alone, as ranking.py reads them."""
+    least = np.partition(scores, -SHORTLIST, axis=1)[:, -SHORTLIST, None]
+    return np.where(scores >= least, scores, -1.0)
+
+
 def truth(cases: Cases) -> NDArray[np.bool_]:
     return np.hstack([cases.right, ~cases.served[:, None]])
 
@@ -138,7 +145,7 @@ def best_scale(scores: Array, cases: Cases) -> tuple[float, float]:
     """unfit, temperature: the threshold of the least surprise, and for it the temperature of the best calibration."""
     pairs = itertools.product(UNFITS, TEMPERATURES)
     unfit, _ = min(pairs, key=lambda pair: surprise(shares(scores, *pair), cases))
-    temperature = min(TEMPERATURES, key=lambda each: calibration_error(shares(scores, unfit, each), cases))
+    temperature = min(TEMPERATURES, key=lambda each: calibration_error(shares(listed(scores), unfit, each), cases))
     return float(unfit), float(temperature)
 
 
@@ -147,7 +154,7 @@ def crossed(cases: Cases) -> dict[str, float]:
     found = []
     for odd in (0, 1):
         fitted, measured = cases.half(odd), cases.half(1 - odd)
-        told = shares(measured.scores(IN_USE), *best_scale(fitted.scores(IN_USE), fitted))
+        told = shares(listed(measured.scores(IN_USE)), *best_scale(fitted.scores(IN_USE), fitted))
         right = truth(measured)[np.arange(len(told)), told.argmax(axis=1)]
         found.append((accuracy(measured.scores(IN_USE), measured), right.mean(), calibration_error(told, measured)))
     served, decided, error = np.mean(found, axis=0)
@@ -176,8 +183,8 @@ def conversations(encoder: Encoder, corpus: Corpus, weights: Sequence[float]) ->
     """How often the right one of all is found, by the weight of the last turn beside the whole conversation."""
     intents = [intent for intent in corpus.intents if intent.right and intent.text.startswith("user: ")]
     talks = [turns_of(intent.text) for intent in intents]
-    last = [encoder.read(turns[-1].content) for turns in talks]
-    all_of_it = [encoder.read(conversation(turns)) for turns in talks]
+    last = [encoder.read_prompt(turns[-1].content) for turns in talks]
+    all_of_it = [encoder.read_prompt(conversation(turns)) for turns in talks]
     right = np.array([[intent.right == target.name for target in corpus.targets] for intent in intents])
     allowed = right | np.array([[judged(intent, target) for target in corpus.targets] for intent in intents])
     found = {"n": float(len(intents))}

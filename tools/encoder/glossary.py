@@ -31,7 +31,7 @@ from tools.encoder.weights import Checkpoint
 
 WORDS = "embeddings.word_embeddings.weight"
 ENDINGS = ("are", "ere", "ire", "en", "er", "es", "ar", "ir", "em", "e", "a", "o", "s", "i", "t")
-LEAST_STEM, LEAST_MIDDLE = 5, 4  # letters; shorter ones are found in too many words
+LEAST_STEM, LEAST_MIDDLE = 5, 5  # letters; shorter ones are found in too many words
 ENGLISH = frozenset(
     ["the", "is", "to", "of", "in", "my", "for", "what", "and", "it", "this", "that", "with", "on", "can", "how"]
 )
@@ -44,7 +44,7 @@ def extended(checkpoint: Checkpoint, folder: Path = DATA) -> Checkpoint:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     meanings = _meanings(tokenizer, folder / "glossary.txt")
-    english = _english_words(tokenizer, folder)
+    english = _english_words(tokenizer, folder) - meanings.keys()
     while spoilt := _spoilt(tokenizer, checkpoint, meanings, english):
         meanings = {piece: glosses for piece, glosses in meanings.items() if piece not in spoilt}
     if not meanings:
@@ -86,8 +86,8 @@ def _derived(word: str) -> Iterable[str]:
     stems = {word[: -len(ending)] for ending in ENDINGS if word.endswith(ending)}
     stems = {stem for stem in stems if len(stem) >= LEAST_STEM}
     yield from stems
-    if word.isascii():
-        yield from (f"##{part}" for part in (word, *stems) if len(part) >= LEAST_MIDDLE)
+    if word.isascii() and len(word) >= LEAST_MIDDLE:
+        yield f"##{word}"
 
 
 def _english_words(tokenizer: Tokenizer, folder: Path) -> set[str]:
