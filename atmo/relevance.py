@@ -23,7 +23,7 @@ from atmo.mesh.query import Query
 from atmo.mesh.ranking import fits, probabilities, rank
 from atmo.mesh.rows import NodeInfo
 from atmo.mesh.table import RoutingTable
-from atmo.mesh.views import views_of
+from atmo.mesh.views import capability_text, views_of
 
 if TYPE_CHECKING:
     from atmo.inference.encoder import Encoder
@@ -154,18 +154,24 @@ def _lower(exc: Exception) -> str:
 def make_table(offers: Sequence[Offer], encoder: Encoder) -> RoutingTable:
     """The routing table of a node that knows these capabilities, embedded as a node embeds its own."""
     table = RoutingTable()
+    if encoder.reads_twice:
+        table.classes.reader = lambda told: encoder.read(capability_text(told.description, told.examples)).tokens
     table.put_node(HERE, NodeInfo(name="here", addresses=(), mode="participant", software="-", labels=()))
     for offer in offers:
         descriptor = Descriptor(id=offer.id, type=offer.type, description=offer.description, examples=offer.examples)
         views = views_of(offer.description, offer.examples, encoder.encode)
         table.put_capability(HERE, Capability(descriptor, encoder.encoder_id, views))
+    if encoder.reads_twice:  # as on a node that has been running for a while
+        for place in table.classes.capability:
+            table.classes.tokens(place)
     return table
 
 
 def answer(table: RoutingTable, intent: Intent, encoder: Encoder) -> Answer:
     """What routing would make of the text. Raises UsageError for a text with nothing to read in it."""
     begun_ns = time.perf_counter_ns()
-    ranking = rank(table, Query(local=HERE, vector=encoder.encode(intent.text)))
+    reading = encoder.read_prompt(intent.text)
+    ranking = rank(table, Query(local=HERE, vector=reading.vector, tokens=reading.weighted()))
     ms = (time.perf_counter_ns() - begun_ns) / 1e6
     shares, nothing = probabilities(ranking.scores)
     ids = [table.classes.capability[klass].descriptor.id for klass in ranking.classes]

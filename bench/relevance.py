@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atmo.inference.encoder import Encoder
-from atmo.mesh.views import capability_text
+from atmo.mesh.classes import TOKEN_SCALE
+from atmo.mesh.views import capability_text, coarse_vector, first_reading, second_reading
 from atmo.relevance import Intent, Offer, answer, calibration_error, make_table, read_intents, read_offers
 from bench.harness import Context, Outcome, Series
 
 FOLDER = Path(__file__).parent / "eval"
+ALL = np.array([0])  # one capability at a time
 OTHER = "BENCH_OTHER_ENCODER"
 Array = NDArray[np.float32]
 
@@ -73,9 +75,15 @@ def _measured(name: str, offers: Sequence[Offer], intents: Sequence[Intent], enc
 def _parts(name: str, offers: Sequence[Offer], intents: Sequence[Intent], encoder: Encoder) -> Iterator[Series]:
     """What one part of the formula would choose alone, of texts that something fits."""
     served = [intent for intent in intents if intent.expect]
-    asked = encoder.encode_batch([intent.text for intent in served])
-    for part, views in _views(offers, encoder).items():
-        scores = np.stack([(asked @ group.T).max(axis=1) for group in views], axis=1)
+    asked = np.stack([encoder.read_prompt(intent.text).vector for intent in served])
+    scored = {
+        part: np.stack([(asked @ group.T).max(axis=1) for group in views], axis=1)
+        for part, views in _views(offers, encoder).items()
+    }
+    scored["first reading"] = _first_reading(offers, encoder, asked)
+    if encoder.reads_twice:
+        scored["second reading"] = _second_reading(offers, encoder, served)
+    for part, scores in scored.items():
         chosen = [offers[at].id for at in scores.argmax(axis=1).tolist()]
         wrong = [float(one not in intent.expect) for one, intent in zip(chosen, served, strict=True)]
         yield Series(f"{name}wrong first, {part} alone", "of 1", wrong)
@@ -91,6 +99,27 @@ def _views(offers: Sequence[Offer], encoder: Encoder) -> dict[str, list[Array]]:
         "best example": examples,
         "description and examples as one text": whole,
     }
+
+
+def _first_reading(offers: Sequence[Offer], encoder: Encoder, asked: Array) -> Array:
+    scores = []
+    for offer in offers:
+        examples = encoder.encode_batch(offer.examples)
+        whole = encoder.encode(capability_text(offer.description, offer.examples))
+        views = np.vstack((whole, _unit(examples.mean(axis=0)), examples))
+        linear = coarse_vector(views)
+        scores.append([first_reading(views, ALL, one @ linear[:, None], one)[0] for one in asked])
+    return np.array(scores, np.float32).T
+
+
+def _second_reading(offers: Sequence[Offer], encoder: Encoder, intents: Sequence[Intent]) -> Array:
+    asked = [encoder.read_prompt(intent.text).weighted() for intent in intents]
+    scores = []
+    for offer in offers:
+        tokens = encoder.read(capability_text(offer.description, offer.examples)).tokens
+        offered = tokens.astype(np.float32) / np.float32(TOKEN_SCALE)
+        scores.append([second_reading(offered, ALL, one)[0] for one in asked])
+    return np.array(scores, np.float32).T
 
 
 def _unit(vector: Array) -> Array:

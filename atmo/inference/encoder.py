@@ -10,6 +10,9 @@ Texts are computed one by one: the product's int8 scale is taken over all tokens
 neighbours would show in a text's vector, and nodes that check each other's vectors need the same text to give the
 same vector.
 
+Beside the vector of all of it, a text has one for each token, shorter, and a share that says how much the token counts:
+for the second reading of routing (atmo/mesh/views.py). Both come from one run of the model.
+
 Recent vectors are kept by a digest of the text, keyed with a number drawn at start: no prompt stays in memory, and
 a memory dump does not tell whether a guessed prompt was asked.
 
@@ -42,11 +45,14 @@ Vector = NDArray[np.float32]  # (dim,), length 1
 Code = NDArray[np.int8]  # (dim,), a Vector times 127
 
 CODE_SCALE = 127.0
-CACHE_ENTRIES = 4096  # 6 MiB of vectors; a guess at what a node is asked again within minutes
+CACHE_ENTRIES = 4096  # about 20 MiB; a guess at what a node is asked again within minutes
 # Of a text longer than both together only these ends are tokenised. A word takes up to 100 characters in this
 # tokenizer and English about 5 a token, so 95 and 31 tokens nearly always lie within.
 HEAD_CHARS, TAIL_CHARS = 3072, 1024
 DIGEST_BYTES = 16
+# Tokens of a prompt that routing reads, so that none takes more than about 8 ms: each costs a tenth of a millisecond.
+# The texts of capabilities are read up to the whole window, for nobody waits for them.
+PROMPT_WINDOW = 80
 
 
 class AssetFile(msgspec.Struct, frozen=True):
@@ -66,6 +72,20 @@ class EncoderCard(msgspec.Struct, frozen=True):
     head: int
     weights_sha256: str
     files: dict[str, AssetFile]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as the encoder reads it. vector: (dim,), length 1; tokens: (n, width) int8, unit vectors times 127, no row
+    at all from a model without the second reading; shares: (n,), together 1. All read-only."""
+
+    vector: Vector
+    tokens: Code
+    shares: Vector
+
+    def weighted(self) -> NDArray[np.float32]:
+        """(n, width): each token's unit vector times its share."""
+        return np.asarray(self.tokens * (self.shares / np.float32(CODE_SCALE))[:, None], np.float32)
 
 
 @dataclass(frozen=True)
@@ -111,6 +131,7 @@ class Encoder:
         self._session = session
         self._tokenizer = tokenizer
         self._cache = _Cache(cache_entries)
+        self._outputs = [output.name for output in session.get_outputs()]
 
     @classmethod
     def load(cls, path: Path | None = None, threads: int = 1, *, cache_entries: int = CACHE_ENTRIES) -> Encoder:
@@ -125,13 +146,27 @@ class Encoder:
 
     def encode(self, text: str) -> Vector:
         """The text's vector: float32 (dim,), length 1, read-only. Raises UsageError when there is nothing to read."""
+        return self.read(text).vector
+
+    def read(self, text: str, window: int = 0) -> Reading:
+        """The text's vector and those of its tokens. window: tokens to read at most, if fewer than usual; what lies
+        between start and end is left out. Raises UsageError when there is nothing to read."""
         shown = _ends(text)
-        key = self._cache.key(shown)
-        vector = self._cache.get(key)
-        if vector is None:
-            vector = self._compute(self._window(shown))
-            self._cache.put(key, vector)
-        return vector
+        key = self._cache.key((*shown, str(window)))
+        reading = self._cache.get(key)
+        if reading is None:
+            reading = self._compute(self._window(shown, window or self._card.window))
+            self._cache.put(key, reading)
+        return reading
+
+    def read_prompt(self, text: str) -> Reading:
+        """As `read`, PROMPT_WINDOW tokens at most."""
+        return self.read(text, PROMPT_WINDOW)
+
+    @property
+    def reads_twice(self) -> bool:
+        """Whether the model gives vectors of tokens."""
+        return len(self._outputs) > 1
 
     def encode_batch(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of several texts, (len(texts), dim): the same, bit for bit, as `encode` gives for each."""
@@ -146,7 +181,7 @@ class Encoder:
 
     def count_tokens(self, text: str) -> int:
         """How many tokens of the text the encoder reads, its two marks included: 2 to `window`."""
-        return len(self._window(_ends(text), allow_empty=True))
+        return len(self._window(_ends(text), self._card.window, allow_empty=True))
 
     @property
     def window(self) -> int:
@@ -161,64 +196,65 @@ class Encoder:
         stats = self.stats
         return f"<Encoder {self.encoder_id} cached={stats.entries} hits={stats.hits} misses={stats.misses}>"
 
-    def _window(self, shown: tuple[str, str], *, allow_empty: bool = False) -> list[int]:
-        """Token ids between start and end mark: all of a short text, else `head` from the start and the rest from
-        the end."""
+    def _window(self, shown: tuple[str, str], window: int, *, allow_empty: bool = False) -> list[int]:
+        """Token ids between start and end mark: all of a short text, else most of the window from the start and the
+        rest from the end, in the card's proportion."""
         head, tail = shown
         ids = list(self._tokenizer.encode(head).ids)
         last = list(self._tokenizer.encode(tail).ids) if tail else ids
         if max(len(ids), len(last)) <= 2 and not allow_empty:  # nothing between the marks
             raise UsageError("The text to embed is empty.", hint="Give at least one readable character.")
-        if not tail and len(ids) <= self._card.window:
+        if not tail and len(ids) <= window:
             return ids
-        body = ids[:-1][: self._card.head]
-        return body + last[1:][len(body) - self._card.window :]
+        body = ids[:-1][: window * self._card.head // self._card.window]
+        return body + last[1:][len(body) - window :]
 
-    def _compute(self, ids: list[int]) -> Vector:
-        outputs = self._session.run(["vector"], {"ids": np.array([ids], np.int64)})
-        vector: Vector = outputs[0][0]
-        vector.setflags(write=False)  # shared with every later caller through the cache
-        return vector
+    def _compute(self, ids: list[int]) -> Reading:
+        vector, *more = self._session.run(self._outputs, {"ids": np.array([ids], np.int64)})
+        tokens, shares = (quantise(more[0][0]), more[1][0]) if more else (np.empty((0, 0), np.int8), vector[0, :0])
+        for array in (vector, tokens, shares):
+            array.setflags(write=False)  # shared with every later caller through the cache
+        return Reading(vector[0], tokens, shares)
 
 
 class _Cache:
-    """The vectors of recent texts, least recently used first out. Holds digests, never text."""
+    """Recent texts as they were read, least recently used first out. Holds digests, never text."""
 
     def __init__(self, entries: int) -> None:
         self._limit = entries
         self._secret = os.urandom(DIGEST_BYTES)
-        self._vectors: OrderedDict[bytes, Vector] = OrderedDict()
+        self._readings: OrderedDict[bytes, Reading] = OrderedDict()
         self._lock = threading.Lock()
         self._hits = self._misses = 0
 
-    def key(self, shown: tuple[str, str]) -> bytes:
+    def key(self, shown: tuple[str, ...]) -> bytes:
         digest = hashlib.blake2b(key=self._secret, digest_size=DIGEST_BYTES)
         for part in shown:
             data = part.encode()
             digest.update(len(data).to_bytes(4, "little") + data)
         return digest.digest()
 
-    def get(self, key: bytes) -> Vector | None:
+    def get(self, key: bytes) -> Reading | None:
         with self._lock:
-            vector = self._vectors.get(key)
-            if vector is None:
+            reading = self._readings.get(key)
+            if reading is None:
                 self._misses += 1
             else:
                 self._hits += 1
-                self._vectors.move_to_end(key)
-            return vector
+                self._readings.move_to_end(key)
+            return reading
 
-    def put(self, key: bytes, vector: Vector) -> None:
+    def put(self, key: bytes, reading: Reading) -> None:
         with self._lock:
-            self._vectors[key] = vector
-            self._vectors.move_to_end(key)
-            while len(self._vectors) > self._limit:
-                self._vectors.popitem(last=False)
+            self._readings[key] = reading
+            self._readings.move_to_end(key)
+            while len(self._readings) > self._limit:
+                self._readings.popitem(last=False)
 
     @property
     def stats(self) -> CacheStats:
         with self._lock:
-            return CacheStats(self._hits, self._misses, len(self._vectors))
+            return CacheStats(self._hits, self._misses, len(self._readings))
 
 
 def _ends(text: str) -> tuple[str, str]:
@@ -279,7 +315,7 @@ def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors only: they come as exceptions too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle node must use no CPU
-    options.enable_cpu_mem_arena = False  # costs no time here and keeps the largest text's buffers from staying
+    options.enable_cpu_mem_arena = True  # a twentieth quicker; the largest text's buffers stay, a few megabytes
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime raises several unrelated classes, all straight from Exception

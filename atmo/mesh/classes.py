@@ -9,6 +9,8 @@ The product runs in two steps. `coarse` holds one vector per class, the part of 
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -19,6 +21,12 @@ from atmo.mesh.columns import Columns, IntBag
 from atmo.mesh.views import coarse_vector
 
 MAX_PRICE = 1e6  # US dollars a million tokens; a guess: above it only nonsense is advertised
+
+TOKENS_KEPT = 2048  # classes whose token vectors are kept; about 12 kB each
+Tokens = NDArray[np.int8]  # (n, width), unit vectors times 127
+TOKEN_SCALE = 127.0
+Reader = Callable[[Descriptor], Tokens]
+"""A capability's text to the vectors of its tokens, for the second reading (views.py)."""
 
 Labels = frozenset[tuple[str, str]]
 T = TypeVar("T")
@@ -80,6 +88,8 @@ class ClassIndex(Columns):
         self._by_key: dict[ClassKey, int] = {}
         self._by_name: dict[str, set[int]] = {}
         self.version = 0  # grows whenever a class comes or goes
+        self.reader: Reader | None = None
+        self._tokens: OrderedDict[ClassKey, Tokens] = OrderedDict()
 
     def intern(self, capability: Capability) -> int:
         """The class of this capability, made if it is new. A class without members must be dropped by `release`."""
@@ -113,6 +123,21 @@ class ClassIndex(Columns):
                 del self._by_name[name]
         self.coarse[place] = 0.0
         self.give_back(place)
+
+    def tokens(self, place: int) -> Tokens:
+        """The class's token vectors, read now (some milliseconds) unless they still are known. Needs `reader`."""
+        capability = self.capability[place]
+        key, reader = capability.class_key, self.reader
+        if reader is None:
+            raise ValueError("nobody can read the capability's text")
+        found = self._tokens.get(key)
+        if found is None:
+            found = self._tokens[key] = reader(capability.descriptor)
+            if len(self._tokens) > TOKENS_KEPT:
+                self._tokens.popitem(last=False)
+        else:
+            self._tokens.move_to_end(key)
+        return found
 
     def named(self, model: str) -> set[int]:
         """The classes that answer to this model name: the capability's id, its last part, its model or its root."""

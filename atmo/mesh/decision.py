@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from atmo.ids import PeerId, short
 from atmo.mesh.fitness import ClassTerms, Compared, class_terms
 from atmo.mesh.query import Query
-from atmo.mesh.ranking import probabilities
+from atmo.mesh.ranking import Ranking
 from atmo.mesh.reasons import Reason, verdict
 from atmo.mesh.rows import NodeInfo
 
@@ -142,7 +142,7 @@ class Grounds:
 
     query: Query
     names: Sequence[str]
-    scores: Sequence[float]
+    ranking: Ranking
     best: list[Candidate] = field(default_factory=list)
     fitness: list[ClassTerms] = field(default_factory=list)
     drawn: tuple[int, ...] = ()
@@ -235,7 +235,7 @@ class Decision:
         """That the chosen capability is the right one for the text; 1 where the text had no say."""
         if not self.by_text:
             return 1.0
-        shares, _ = probabilities(self._grounds.scores)
+        shares, _ = self._grounds.ranking.probabilities
         return dict(zip(self._grounds.names, shares, strict=False)).get(self.chosen.capability, 0.0)
 
     @functools.cached_property
@@ -264,7 +264,7 @@ class Decision:
         best = max(each.compared.relevance for each in grounds.best)
         less = [
             Passed(name, score, f"fits less: {score:.3f} against {best:.3f}")
-            for name, score in zip(grounds.names, grounds.scores, strict=False)
+            for name, score in zip(grounds.names, grounds.ranking.scores, strict=False)
             if name not in known
         ]
         return tuple([*grounds.passed, *less][:PASSED])

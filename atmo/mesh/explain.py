@@ -19,6 +19,7 @@ from atmo.mesh.query import Query
 from atmo.mesh.reasons import Reason, verdict
 from atmo.mesh.refusal import full_bits
 from atmo.mesh.table import RoutingTable
+from atmo.mesh.views import SECOND_WEIGHT
 
 SURVEYED = 200  # offers that a survey tells one by one
 
@@ -74,6 +75,12 @@ def lines(decision: Decision) -> list[str]:
     elif decision.by_text:
         lead = "clearly" if decision.sure else "narrowly"
         told.append(f"Relevance {chosen.relevance:.3f}: {lead} the best fit, right in {decision.probability:.0%}.")
+    told += [
+        f"{terms.capability}: relevance {terms.relevance:.3f} = {1 - SECOND_WEIGHT:g} x {terms.first:.3f} first reading"
+        f" + {SECOND_WEIGHT:g} x {terms.second:.3f} second reading"
+        for terms in decision.classes
+        if not math.isnan(terms.second)
+    ]
     told.append(arithmetic(chosen))
     told += [f"Not {runner.node} ({runner.why}): {arithmetic(runner)}" for runner in decision.runners]
     if len(decision.classes) > 1:

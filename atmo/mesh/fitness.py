@@ -31,8 +31,8 @@ VERSION_WEIGHT = 1.0
 class ClassTerms(msgspec.Struct, frozen=True):
     """One class that was compared by fitness = - gap + strength - price - time + version, each already weighted.
 
-    relevance: as in views.py; gap: how far it lies behind the best, in margins; expected_s: the median potential of
-    its candidates; nodes: candidates that were looked at.
+    relevance, first, second: as in views.py, the two readings nan where there were none; gap: how far it lies behind
+    the best, in margins; expected_s: the median potential of its candidates; nodes: candidates that were looked at.
     """
 
     capability: str
@@ -45,6 +45,11 @@ class ClassTerms(msgspec.Struct, frozen=True):
     fitness: float
     expected_s: float
     nodes: int
+    first: float = math.nan
+    second: float = math.nan
+
+
+UNREAD = (math.nan, math.nan)
 
 
 class Compared(NamedTuple):
@@ -54,6 +59,7 @@ class Compared(NamedTuple):
     relevance: float
     expected_s: float
     nodes: int
+    readings: tuple[float, float] = UNREAD
 
 
 def class_terms(compared: Sequence[Compared], query: Query) -> list[ClassTerms]:
@@ -62,7 +68,7 @@ def class_terms(compared: Sequence[Compared], query: Query) -> list[ClassTerms]:
     calm, time_weight = (0.0, TIME_WEIGHT * HURRY) if wanted.latency_critical else (1.0, TIME_WEIGHT)
     best, quickest_s = max(each.relevance for each in compared), min(each.expected_s for each in compared)
     judged = []
-    for told, relevance, expected_s, nodes in compared:
+    for told, relevance, expected_s, nodes, readings in compared:
         asked = bounded(told.price, MAX_PRICE)
         gap = (best - relevance) / MARGIN
         strength = calm * STRENGTH_WEIGHT * bounded(told.strength, 1.0)
@@ -71,5 +77,6 @@ def class_terms(compared: Sequence[Compared], query: Query) -> list[ClassTerms]:
         wished = bool(wanted.prefer_version) and satisfies(told.version, wanted.prefer_version)
         version = VERSION_WEIGHT * wished
         fitness = strength + version - gap - price - time
-        judged.append(ClassTerms(told.id, relevance, gap, strength, price, time, version, fitness, expected_s, nodes))
+        terms = (gap, strength, price, time, version, fitness, expected_s)
+        judged.append(ClassTerms(told.id, relevance, *terms, nodes, *readings))
     return judged

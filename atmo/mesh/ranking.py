@@ -3,50 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atmo.mesh.capability import CHAT
+from atmo.mesh.classes import TOKEN_SCALE
 from atmo.mesh.constraints import Constraints, class_bits
 from atmo.mesh.query import Query
 from atmo.mesh.table import RoutingTable
-from atmo.mesh.views import relevance
+from atmo.mesh.views import first_reading, relevance, second_reading
 
-# Classes read in full. A guess: of 40 classes the right one is among the best three in 80% of texts, docs/routing.md.
+# Classes read in full, twice. A guess: of 40 classes the right one is among the best three in 93%.
 SHORTLIST = 8
-# Classes so near to the best count as equally fit. Measured, docs/routing.md: of the classes within it 43% are right,
-# of the best ones 50%; within 0.05 it is 34%.
+# Classes so near to the best count as equally fit. Measured, docs/routing.md: of the classes within it 46% are right,
+# of the best ones 55%; within 0.05 it is 32%.
 MARGIN = 0.02
 # Of classes so near to each other so many are compared; each costs an eighth of a millisecond. A guess: a text that
 # fits four equally well is in good hands with any three of them.
 COMPARED = 3
-# Below it nothing fits. Fitted on held-out capabilities, docs/routing.md: it catches 60% of the texts that nothing fits
-# and takes 16% of the others for such.
-UNFIT = 0.33
+# Below it nothing fits. Fitted on held-out capabilities, docs/routing.md: it catches 58% of the texts that nothing fits
+# and takes 13% of the others for such.
+UNFIT = 0.41
 # Of the softmax that turns relevance into a probability. Fitted with UNFIT.
-TEMPERATURE = 0.045
+TEMPERATURE = 0.028
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Classes that break no condition, best first, with their relevance (1.0 where the text does not matter)."""
+    """Classes that break no condition, best first, with their relevance (1.0 where the text does not matter).
+
+    readings: of what it is made, for each class the first and the second reading (views.py); empty where the first one
+    counts alone.
+    """
 
     classes: list[int]
     scores: list[float]
     by_text: bool
+    readings: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def lead(self) -> float:
         """How far the best class is ahead of the second; inf where there is no second."""
         return self.scores[0] - self.scores[1] if len(self.scores) > 1 else float("inf")
 
+    @property
+    def probabilities(self) -> tuple[list[float], float]:
+        """Of the text's classes, in this order, and of "nothing fits"."""
+        return probabilities(self.scores)
+
     def probability(self, klass: int) -> float:
         """That this class is the right one for the text, see `probabilities`; 0 for one that was not read in full."""
         if not self.by_text:
             return 1.0
-        shares, _ = probabilities(self.scores)
+        shares, _ = self.probabilities
         return dict(zip(self.classes, shares, strict=True)).get(klass, 0.0)
 
 
@@ -86,9 +97,21 @@ def rank(table: RoutingTable, query: Query) -> Ranking:
     views = [table.classes.views[klass] for klass in classes.tolist()]
     sizes = np.fromiter((len(view) for view in views), dtype=np.intp, count=len(views))
     starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-    scores = relevance(np.concatenate(views), starts, linear, query.vector)
+    scores = first = first_reading(np.concatenate(views), starts, linear, query.vector)
+    readings: dict[int, tuple[float, float]] = {}
+    if query.tokens is not None and table.classes.reader is not None:
+        second = _second_reading(table, classes, query.tokens)
+        scores = relevance(first, second)
+        readings = dict(zip(classes.tolist(), zip(first.tolist(), second.tolist(), strict=True), strict=True))
     order = np.argsort(-scores, kind="stable")
-    return Ranking(classes[order].tolist(), scores[order].tolist(), by_text=True)
+    return Ranking(classes[order].tolist(), scores[order].tolist(), by_text=True, readings=readings)
+
+
+def _second_reading(table: RoutingTable, classes: NDArray[np.intp], asked: NDArray[np.float32]) -> NDArray[np.float32]:
+    tokens = [table.classes.tokens(klass) for klass in classes.tolist()]
+    starts = np.cumsum([0, *map(len, tokens[:-1])])
+    offered = np.concatenate(tokens).astype(np.float32) / np.float32(TOKEN_SCALE)
+    return second_reading(offered, starts, asked)
 
 
 def rounds(table: RoutingTable, query: Query, ranking: Ranking) -> Iterator[Round]:

@@ -62,7 +62,7 @@ def _fitting(
 ) -> tuple[NDArray[np.int32], str]:
     """The offers to speak of, and their name: those that fit the text if some do, however they break conditions."""
     if ranking.by_text and not names_what_it_wants(query.constraints):
-        free = rank(table, Query(query.local, query.vector, expected_output_tokens=0))
+        free = rank(table, Query(query.local, query.vector, expected_output_tokens=0, tokens=query.tokens))
         fit = [klass for klass, score in zip(free.classes, free.scores, strict=True) if fits(score)]
         if fit:
             return known[np.isin(table.rows.klass[known], fit)], "offers that fit the text"

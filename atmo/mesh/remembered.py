@@ -57,6 +57,7 @@ class Rankings:
             self._version = self._table.classes.version
         key = (
             None if query.vector is None else query.vector.tobytes(),
+            None if query.tokens is None else hash(query.tokens.tobytes()),
             None if query.constraints is NO_CONDITIONS else query.constraints,
             query.prompt_tokens,
             query.expected_output_tokens,

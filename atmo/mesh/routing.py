@@ -26,7 +26,7 @@ from atmo.mesh.choice import Choice, choose
 from atmo.mesh.constraints import row_bits
 from atmo.mesh.decision import KEPT, Candidate, Decision, Grounds, Passed, Place, Route
 from atmo.mesh.field import FieldTerms, GradientField, nearest_rank
-from atmo.mesh.fitness import Compared, class_terms
+from atmo.mesh.fitness import UNREAD, Compared, class_terms
 from atmo.mesh.pace import size_of
 from atmo.mesh.query import Query
 from atmo.mesh.ranking import Round
@@ -38,7 +38,7 @@ from atmo.mesh.table import RoutingTable
 # draw from.
 WINDOW, LEAST_WINDOW = 64, 20
 WIDER = 8  # a window without a feasible row is widened by so much
-SURE = 0.15  # lead in relevance from which the first class is right in two cases of three; see docs/routing.md
+SURE = 0.15  # lead in relevance from which the first class is right in 93%; see docs/routing.md
 
 __all__ = ["Decision", "Query", "decide"]
 
@@ -56,7 +56,7 @@ def decide(table: RoutingTable, field: GradientField, query: Query, now: float, 
     """Choose where the request goes. now: monotonic seconds. Raises NoRoute, and UsageError for a malformed version."""
     ranked = field.rankings.of(query)
     ranking = ranked.ranking
-    grounds = Grounds(query, ranked.names, ranking.scores)
+    grounds = Grounds(query, ranked.names, ranking)
     for group in ranked.rounds():
         found = _feasible_classes(field, grounds, group, now, rng)
         if not found:
@@ -100,7 +100,8 @@ def _feasible_classes(
             terms = _in_time(grounds, terms, limit_ms / 1e3)
         if terms is not None:
             expected_s = nearest_rank(terms.potential_s, 0.5)
-            found.append(_Class(klass, Compared(descriptor, relevance, expected_s, len(terms)), terms))
+            readings = grounds.ranking.readings.get(klass, UNREAD)
+            found.append(_Class(klass, Compared(descriptor, relevance, expected_s, len(terms), readings), terms))
         else:
             grounds.passed.append(Passed(descriptor.id, relevance, "none of its nodes can serve this now"))
     return found

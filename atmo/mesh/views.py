@@ -3,14 +3,22 @@
 A capability is published as a few unit vectors ("views"): its description and examples as one text ("whole"), the
 centre of its examples, each example. For a request's unit vector q the relevance of a capability is
 
-    relevance = 0.6 * (whole . q) + 0.2 * (centre . q) + 0.2 * max over views (view . q)
+    first reading = 0.4 * (whole . q) + 0.2 * (centre . q) + 0.4 * max over views (view . q)
 
 and, where there are no examples, whole . q. The first two parts are linear in q, so for all classes together they
 are one matrix product (`coarse_vector`); the maximum is read for the best few classes only.
 
-Origin of the weights: 220 hand-written intents, half of them misleading on purpose, for 40 capabilities that the
-encoder was not trained on: description alone 55% right, centre alone 59%, best example alone 54%, whole text alone
-61%, these weights 66%, with no other mixture better by more than chance (3%); docs/routing.md.
+These few are read a second time, token by token (late interaction; Khattab and Zaharia 2020, "ColBERT"). For each token
+of the request a unit vector t_i and a share s_i say what it is about and how much it counts, and so do unit vectors c_j
+for the tokens of the capability's whole text, which are not published: whoever reads computes them from the text.
+
+    second reading = sum over i of s_i * max over j (t_i . c_j)
+    relevance      = 0.4 * first reading + 0.6 * second reading
+
+Where a node lacks token vectors, the first one counts alone.
+
+Origin of the weights: intents and capabilities that the encoder was not trained on, half of them misleading on purpose;
+docs/routing.md says how each part does alone. Other mixtures do as well within chance.
 """
 
 from __future__ import annotations
@@ -24,7 +32,9 @@ from atmo.mesh.capability import EMBEDDING_DIM, MAX_VIEWS
 
 Vector = NDArray[np.float32]
 
-WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT = 0.6, 0.2, 0.2  # measured, see above
+WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT = 0.4, 0.2, 0.4  # measured, see above
+READ_WIDTH = 128  # of a token's vector
+SECOND_WEIGHT = 0.6  # of the second reading; measured
 
 
 def capability_text(description: str, examples: Sequence[str]) -> str:
@@ -65,14 +75,29 @@ def coarse_vector(views: NDArray[np.float32]) -> Vector:
     return linear
 
 
-def relevance(views: NDArray[np.float32], starts: NDArray[np.intp], linear: Vector, query: Vector) -> Vector:
-    """Relevance of several classes at once, (n_classes,) float32.
+def first_reading(views: NDArray[np.float32], starts: NDArray[np.intp], linear: Vector, query: Vector) -> Vector:
+    """Of several classes at once, (n_classes,) float32.
 
     views: (n_views_total, 384), class after class; starts: (n_classes,) where each class begins; linear: (n_classes,)
     its product with `coarse_vector`; query: (384,) of unit length.
     """
     best: Vector = np.maximum.reduceat(views @ query, starts)
     return linear + np.float32(BEST_WEIGHT) * best
+
+
+def second_reading(offered: NDArray[np.float32], starts: NDArray[np.intp], asked: NDArray[np.float32]) -> Vector:
+    """Of several classes at once, (n_classes,) float32.
+
+    offered: (n_tokens_total, width), unit vectors, class after class; starts: (n_classes,) where each class begins;
+    asked: (n_tokens, width), the request's unit vectors times their shares.
+    """
+    found: Vector = np.maximum.reduceat(asked @ offered.T, starts, axis=1).sum(axis=0)
+    return found
+
+
+def relevance(first: Vector, second: Vector) -> Vector:
+    both: Vector = np.float32(1 - SECOND_WEIGHT) * first + np.float32(SECOND_WEIGHT) * second
+    return both
 
 
 def _unit(vector: Vector) -> Vector:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from atmo.errors import AtmoError, UsageError
 from atmo.generation import Turn
 from atmo.ids import PeerId
 from atmo.mesh.capability import Capability, Descriptor
+from atmo.mesh.classes import Tokens
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.query import Query
-from atmo.mesh.views import Vector, views_of
+from atmo.mesh.views import READ_WIDTH, Vector, capability_text, views_of
 
 if TYPE_CHECKING:
     from atmo.inference.encoder import Encoder
@@ -87,15 +89,26 @@ class Meaning:
         views = views_of(descriptor.description, descriptor.examples, self.encoder.encode)
         return Capability(descriptor, self.encoder.encoder_id, views)
 
-    def vector(self, text: str, turns: Sequence[Turn] = ()) -> Vector:
-        """The meaning of a text; of a conversation mostly its last turn, and a little all of it."""
+    def tokens(self, descriptor: Descriptor) -> Tokens:
+        """The capability's text for the second reading. A text without a readable character, which somebody may well
+        publish, is like nothing."""
+        try:
+            return self.encoder.read(capability_text(descriptor.description, descriptor.examples)).tokens
+        except UsageError:
+            return np.zeros((1, READ_WIDTH), np.int8)
+
+    def read(self, text: str, turns: Sequence[Turn] = ()) -> tuple[Vector, NDArray[np.float32]]:
+        """The meaning of a text, as `Query` wants it: `vector` and `tokens`; of a conversation mostly that of its last
+        turn, and a little that of all of it."""
         talk = conversation(turns)
         last = last_question(turns) or text
-        alone = self.encoder.encode(last)
+        alone = self.encoder.read_prompt(last)
         if talk in ("", last):
-            return alone
-        mixed = LAST_WEIGHT * alone + (1 - LAST_WEIGHT) * self.encoder.encode(talk)
-        return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
+            return alone.vector, alone.weighted()
+        everything = self.encoder.read_prompt(talk)
+        mixed = LAST_WEIGHT * alone.vector + (1 - LAST_WEIGHT) * everything.vector
+        tokens = np.vstack((LAST_WEIGHT * alone.weighted(), (1 - LAST_WEIGHT) * everything.weighted()))
+        return np.asarray(mixed / np.linalg.norm(mixed), np.float32), np.asarray(tokens, np.float32)
 
     def query(
         self,
@@ -114,9 +127,12 @@ class Meaning:
         if not text.strip():
             raise UsageError("The prompt is empty.", hint="Say what you want.")
         constraints = constraints_from({**wishes, "model": model, "type": kind})
+        # A named model is not chosen by the text.
+        vector, tokens = (None, None) if constraints.model else self.read(text, turns)
         return Query(
             local=local,
-            vector=None if constraints.model else self.vector(text, turns),  # a named model is not chosen by the text
+            vector=vector,
+            tokens=tokens,
             prompt_tokens=len(text) // CHARS_PER_TOKEN + 1,
             expected_output_tokens=max_tokens or EXPECTED_OUTPUT_TOKENS,
             constraints=constraints,

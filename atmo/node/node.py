@@ -124,6 +124,7 @@ class Node:
             await service.start()
         await self._start_mesh(self._home)
         await self._meaning.load()
+        self.mesh.table.classes.reader = self._meaning.tokens
         self._vetting.start()
         self._offer_ready_services()
         await self.transfers.start()

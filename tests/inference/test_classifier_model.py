@@ -70,7 +70,7 @@ def test_an_empty_text_is_a_usage_error(tone: Classifier) -> None:
 
 
 def test_its_repr_names_the_model_the_labels_and_the_encoder(tone: Classifier) -> None:
-    assert repr(tone) == "<Classifier atmo-tone-1 labels=positive,negative,neutral encoder=minilm-l6-v2-int8-2>"
+    assert repr(tone) == "<Classifier atmo-tone-1 labels=positive,negative,neutral encoder=minilm-l6-v2-int8-3>"
 
 
 def test_an_empty_folder_holds_no_classifier(tmp_path: Path, encoder: Encoder) -> None:

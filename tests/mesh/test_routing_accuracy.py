@@ -28,17 +28,17 @@ def found() -> Report:
 
 def test_texts_find_their_capability(found: Report) -> None:
     assert found.n == 240
-    assert found.accuracy >= 0.6
+    assert found.accuracy >= 0.71
 
 
 def test_misleading_texts_do_too(found: Report) -> None:
     assert found.hard_n == 122
     assert found.accuracy_hard is not None
-    assert found.accuracy_hard >= 0.54
+    assert found.accuracy_hard >= 0.64
 
 
 def test_probabilities_mean_what_they_say(found: Report) -> None:
-    assert found.calibration_error < 0.08
+    assert found.calibration_error < 0.09
 
 
 def test_the_fitted_constants_are_the_ones_in_use(found: Report) -> None:
@@ -46,5 +46,6 @@ def test_the_fitted_constants_are_the_ones_in_use(found: Report) -> None:
     assert fitted["encoder"] == found.encoder
     assert fitted["unfit"] == ranking.UNFIT
     assert fitted["temperature"] == pytest.approx(ranking.TEMPERATURE, abs=0.001)
-    used = (views.WHOLE_WEIGHT, views.CENTRE_WEIGHT, views.BEST_WEIGHT)
-    assert tuple(fitted["weights"][name] for name in ("whole", "centre", "best")) == used
+    first = (views.WHOLE_WEIGHT, views.CENTRE_WEIGHT, views.BEST_WEIGHT)
+    assert tuple(fitted["first_reading"][name] for name in ("whole", "centre", "best")) == first
+    assert fitted["weights"]["second"] == views.SECOND_WEIGHT

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from atmo.mesh.capability import EMBEDDING_DIM
+from atmo.mesh.classes import TOKEN_SCALE
 from atmo.mesh.decision import Decision
 from atmo.mesh.query import Query
 from atmo.mesh.routing import decide
-from atmo.mesh.views import coarse_vector
+from atmo.mesh.views import READ_WIDTH, coarse_vector
 from tests.mesh.routing_support import Town, capability, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "routing.md").read_text(encoding="utf-8")
@@ -25,6 +27,14 @@ def views(*cosines: float) -> NDArray[np.float32]:
     for at, cosine in enumerate(cosines):
         matrix[at, 0], matrix[at, at + 1] = cosine, np.sqrt(1 - cosine**2)
     return matrix
+
+
+def tokens(*cosines: float) -> NDArray[np.int8]:
+    """For each of the text's tokens one with this cosine to it, times 127 and, for once, not rounded."""
+    return cast(NDArray[np.int8], np.eye(len(cosines), READ_WIDTH) * np.array(cosines)[:, None] * TOKEN_SCALE)
+
+
+TOKENS = {"atmo:chat:coder": tokens(0.60, 0.40), "atmo:chat:writer": tokens(0.60, 0.38)}
 
 
 def put_views(town: Town, capability_id: str, *cosines: float) -> None:
@@ -57,12 +67,14 @@ def town() -> Town:
     town.field.observe_rtt(cloud, 0.01, town.now)
     put_views(town, "coder", 0.45, 0.50, 0.60)
     put_views(town, "writer", 0.45, 0.45, 0.60)
+    town.table.classes.reader = lambda told: TOKENS[told.id]
     return town
 
 
 @pytest.fixture(scope="module")
 def decision(town: Town) -> Decision:
-    query = Query(local=town.home, vector=views(1.0)[0], prompt_tokens=80, expected_output_tokens=110)
+    asked = np.eye(2, READ_WIDTH, dtype=np.float32) * np.float32(0.5)
+    query = Query(local=town.home, vector=views(1.0)[0], prompt_tokens=80, expected_output_tokens=110, tokens=asked)
     return decide(town.table, town.field, query, town.now, np.random.default_rng(3))
 
 
@@ -73,10 +85,16 @@ def shown(value: float) -> str:
     return text
 
 
+def test_both_readings(decision: Decision) -> None:
+    coder, writer = decision.classes
+    assert (shown(coder.first), shown(coder.second)) == ("0.520", "0.500")
+    assert (shown(writer.first), shown(writer.second)) == ("0.510", "0.490")
+
+
 def test_relevance(decision: Decision) -> None:
     assert {terms.capability[-6:]: shown(terms.relevance) for terms in decision.classes} == {
-        ":coder": "0.490",
-        "writer": "0.480",
+        ":coder": "0.508",
+        "writer": "0.498",
     }
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from atmo.generation import Turn
 from atmo.inference.encoder import Encoder
-from atmo.node.meaning import EARLIER_CHARS, Meaning, conversation, last_question
+from atmo.mesh.capability import Descriptor
+from atmo.node.meaning import EARLIER_CHARS, LAST_WEIGHT, Meaning, conversation, last_question
 
 HAIKU = (
     Turn("user", "what is a haiku"),
@@ -48,14 +49,26 @@ def test_what_follows_the_last_question_is_not_read() -> None:
 
 
 def test_the_last_question_counts_most_and_its_context_a_little(meaning: Meaning) -> None:
-    mixed = meaning.vector("put one into Finnish", HAIKU)
-    alone = meaning.vector("put one into Finnish")
+    mixed, _ = meaning.read("put one into Finnish", HAIKU)
+    alone, _ = meaning.read("put one into Finnish")
     everything = meaning.encoder.encode(conversation(HAIKU))
     assert float(np.linalg.norm(mixed)) == pytest.approx(1, abs=1e-5)
     assert 1 > mixed @ alone > mixed @ everything > alone @ everything
 
 
-def test_a_single_question_has_the_vector_of_its_text(meaning: Meaning) -> None:
-    assert np.array_equal(
-        meaning.vector("How tall is K2?", (Turn("user", "How tall is K2?"),)), meaning.vector("How tall is K2?")
-    )
+def test_the_second_reading_weighs_question_and_context_alike(meaning: Meaning) -> None:
+    _, tokens = meaning.read("put one into Finnish", HAIKU)
+    question = meaning.encoder.read("put one into Finnish").weighted()
+    assert np.linalg.norm(tokens, axis=1).sum() == pytest.approx(1, abs=0.01)
+    assert np.linalg.norm(tokens[: len(question)], axis=1).sum() == pytest.approx(LAST_WEIGHT, abs=0.01)
+
+
+def test_a_single_question_is_read_as_its_text(meaning: Meaning) -> None:
+    in_a_conversation = meaning.read("How tall is K2?", (Turn("user", "How tall is K2?"),))
+    for told, alone in zip(in_a_conversation, meaning.read("How tall is K2?"), strict=True):
+        assert np.array_equal(told, alone)
+
+
+def test_a_capability_whose_text_cannot_be_read_is_like_nothing(meaning: Meaning) -> None:
+    """Anybody may publish one; it must not stop the routing of those who hear of it."""
+    assert not meaning.tokens(Descriptor(id="odd", type="chat", description="\u200b")).any()

@@ -31,6 +31,9 @@ HELD_OUT = frozenset(
         *("speaker-diarisation", "topic-classification", "regex-building", "air-quality", "todo-lists"),
         *("shift-rostering", "fraud-scoring", "image-captioning", "contract-review", "flashcards", "ev-charging"),
         *("plant-disease", "crossword-solving", "network-monitoring", "gift-advice"),
+        *("kalder-furnace-sensors", "kalder-heat-records", "kalder-rolling-plan", "kalder-scrap-desk"),
+        *("kalder-shift-safety", "tamarack-claims", "tamarack-cover", "tamarack-quotes", "tamarack-damage-photos"),
+        *("tamarack-storm-map",),
     }
 )
 
@@ -73,6 +76,16 @@ class Corpus:
             if (intent.right in HELD_OUT or (not intent.right and intent.text in unseen)) == held_out
         )
         return Corpus(targets, intents)
+
+
+def with_examples(corpus: Corpus) -> Corpus:
+    """The capabilities' examples are intents too."""
+    asked = {
+        example: Intent(example, target.family, target.name, ())
+        for target in corpus.targets
+        for example in target.examples
+    }
+    return Corpus(corpus.targets, (*corpus.intents, *asked.values()))
 
 
 def judged(intent: Intent, target: Target) -> bool:

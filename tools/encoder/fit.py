@@ -25,14 +25,19 @@ from numpy.typing import NDArray
 
 from atmo.generation import Turn
 from atmo.inference.encoder import Encoder
-from atmo.mesh.views import BEST_WEIGHT, CENTRE_WEIGHT, WHOLE_WEIGHT, capability_text
+from atmo.mesh.classes import TOKEN_SCALE
+from atmo.mesh.ranking import SHORTLIST
+from atmo.mesh.views import BEST_WEIGHT, CENTRE_WEIGHT, SECOND_WEIGHT, WHOLE_WEIGHT, capability_text, second_reading
 from atmo.node.meaning import conversation
 from tools.encoder.corpus import GENERAL_CHAT, Corpus, Target, judged, read_corpus
 
 RESULT = Path(__file__).parent / "results" / "fit.json"
 DISTRACTORS = 26  # capabilities beside the held-out ones, so that an intent has 40 to choose from
 HIDDEN = 10  # every so many intents are asked once more without their capability
-WEIGHTS = [tuple(part / 10 for part in (w, c, 10 - w - c)) for w in range(11) for c in range(11 - w)]
+FIRST = [tuple(part / 5 for part in (w, c, 5 - w - c)) for w in range(6) for c in range(6 - w)]
+SECOND = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)
+WEIGHTS = [(*((1 - second) * part for part in first), second) for first in FIRST for second in SECOND]
+IN_USE = (*((1 - SECOND_WEIGHT) * part for part in (WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT)), SECOND_WEIGHT)
 TEMPERATURES = np.geomspace(0.01, 0.4, 40)
 UNFITS = np.arange(0.0, 0.8, 0.01)
 MARGINS = (0.01, 0.02, 0.03, 0.05, 0.08)
@@ -45,7 +50,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cases:
-    """parts: (3, cases, targets), whole text, centre of the examples, best view; allowed, right: (cases, targets)."""
+    """parts: (4, cases, targets), whole text, centre of the examples, best view, second reading; allowed, right:
+    (cases, targets)."""
 
     parts: Array
     allowed: NDArray[np.bool_]
@@ -74,19 +80,24 @@ def make_cases(encoder: Encoder, corpus: Corpus, seed: int = 1) -> Cases:
     hidden = np.arange(len(intents)) >= len(unseen.intents)
     allowed[hidden] &= ~(right[hidden] | chat)
     right[hidden] = False
-    asked = encoder.encode_batch([intent.text for intent in intents])
-    return Cases(_parts(encoder, asked, targets), allowed, right)
+    asked = [encoder.read_prompt(intent.text) for intent in intents]
+    vectors = np.stack([reading.vector for reading in asked])
+    return Cases(_parts(encoder, vectors, [reading.weighted() for reading in asked], targets), allowed, right)
 
 
-def _parts(encoder: Encoder, asked: NDArray[np.float32], targets: Sequence[Target]) -> Array:
+def _parts(
+    encoder: Encoder, asked: NDArray[np.float32], tokens: Sequence[NDArray[np.float32]], targets: Sequence[Target]
+) -> Array:
     parts = []
     for target in targets:
         examples = encoder.encode_batch(target.examples)
-        whole = encoder.encode(capability_text(target.description, target.examples))
-        mean = examples.mean(axis=0) if len(examples) else whole
+        whole = encoder.read(capability_text(target.description, target.examples))
+        mean = examples.mean(axis=0) if len(examples) else whole.vector
         centre = mean / np.linalg.norm(mean)
-        best = np.max(asked @ np.vstack([whole, centre, examples]).T, axis=1)
-        parts.append((asked @ whole, asked @ centre, best))
+        best = np.max(asked @ np.vstack([whole.vector, centre, examples]).T, axis=1)
+        offered = whole.tokens.astype(np.float32) / np.float32(TOKEN_SCALE)
+        second = [second_reading(offered, np.array([0]), one)[0] for one in tokens]
+        parts.append((asked @ whole.vector, asked @ centre, best, np.array(second)))
     return np.stack(parts, axis=2).astype(np.float64)
 
 
@@ -101,6 +112,12 @@ def shares(scores: Array, unfit: float, temperature: float) -> Array:
     all_scores = np.hstack([scores, np.full((len(scores), 1), unfit)]) / temperature
     weights = np.exp(all_scores - all_scores.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def listed(scores: Array) -> Array:
+    """The SHORTLIST best alone, as ranking.py reads them."""
+    least = np.partition(scores, -SHORTLIST, axis=1)[:, -SHORTLIST, None]
+    return np.where(scores >= least, scores, -1.0)
 
 
 def truth(cases: Cases) -> NDArray[np.bool_]:
@@ -128,7 +145,7 @@ def best_scale(scores: Array, cases: Cases) -> tuple[float, float]:
     """unfit, temperature: the threshold of the least surprise, and for it the temperature of the best calibration."""
     pairs = itertools.product(UNFITS, TEMPERATURES)
     unfit, _ = min(pairs, key=lambda pair: surprise(shares(scores, *pair), cases))
-    temperature = min(TEMPERATURES, key=lambda each: calibration_error(shares(scores, unfit, each), cases))
+    temperature = min(TEMPERATURES, key=lambda each: calibration_error(shares(listed(scores), unfit, each), cases))
     return float(unfit), float(temperature)
 
 
@@ -137,10 +154,9 @@ def crossed(cases: Cases) -> dict[str, float]:
     found = []
     for odd in (0, 1):
         fitted, measured = cases.half(odd), cases.half(1 - odd)
-        weights = (WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT)
-        told = shares(measured.scores(weights), *best_scale(fitted.scores(weights), fitted))
+        told = shares(listed(measured.scores(IN_USE)), *best_scale(fitted.scores(IN_USE), fitted))
         right = truth(measured)[np.arange(len(told)), told.argmax(axis=1)]
-        found.append((accuracy(measured.scores(weights), measured), right.mean(), calibration_error(told, measured)))
+        found.append((accuracy(measured.scores(IN_USE), measured), right.mean(), calibration_error(told, measured)))
     served, decided, error = np.mean(found, axis=0)
     return {"right_where_served": served, "right_with_nothing_fits": decided, "calibration_error": error}
 
@@ -167,15 +183,17 @@ def conversations(encoder: Encoder, corpus: Corpus, weights: Sequence[float]) ->
     """How often the right one of all is found, by the weight of the last turn beside the whole conversation."""
     intents = [intent for intent in corpus.intents if intent.right and intent.text.startswith("user: ")]
     talks = [turns_of(intent.text) for intent in intents]
-    last = encoder.encode_batch([turns[-1].content for turns in talks])
-    all_of_it = encoder.encode_batch([conversation(turns) for turns in talks])
+    last = [encoder.read_prompt(turns[-1].content) for turns in talks]
+    all_of_it = [encoder.read_prompt(conversation(turns)) for turns in talks]
     right = np.array([[intent.right == target.name for target in corpus.targets] for intent in intents])
     allowed = right | np.array([[judged(intent, target) for target in corpus.targets] for intent in intents])
     found = {"n": float(len(intents))}
     for weight in LAST_WEIGHTS:
-        asked = (weight * last + (1 - weight) * all_of_it).astype(np.float32)
+        pairs = list(zip(last, all_of_it, strict=True))
+        asked = np.stack([weight * one.vector + (1 - weight) * other.vector for one, other in pairs])
         asked /= np.linalg.norm(asked, axis=1, keepdims=True)
-        cases = Cases(_parts(encoder, asked, corpus.targets), allowed, right)
+        tokens = [np.vstack((weight * one.weighted(), (1 - weight) * other.weighted())) for one, other in pairs]
+        cases = Cases(_parts(encoder, asked, tokens, corpus.targets), allowed, right)
         found[f"{weight:g} of the last turn"] = accuracy(cases.scores(weights), cases)
     return found
 
@@ -194,7 +212,7 @@ def turns_of(text: str) -> list[Turn]:
 
 def _named(weights: Sequence[float], cases: Cases) -> dict[str, float]:
     right = accuracy(cases.scores(weights), cases)
-    return dict(zip(("whole", "centre", "best", "right"), (*weights, right), strict=True))
+    return dict(zip(("whole", "centre", "best", "second", "right"), (*weights, right), strict=True))
 
 
 def rounded(value: object) -> object:
@@ -206,22 +224,23 @@ def rounded(value: object) -> object:
 def main() -> None:
     encoder, corpus = Encoder.load(), read_corpus()
     cases = make_cases(encoder, corpus)
-    weights = (WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT)
-    scores = cases.scores(weights)
+    scores = cases.scores(IN_USE)
     unfit, temperature = best_scale(scores, cases)
-    single = {"whole text": (1, 0, 0), "centre": (0, 1, 0), "best view": (0, 0, 1)}
+    single = {"whole text": (1, 0, 0, 0), "centre": (0, 1, 0, 0), "best view": (0, 0, 1, 0), "second": (0, 0, 0, 1)}
+    first = (WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT, 0)
     result = {
         "encoder": encoder.encoder_id,
         "cases": len(scores),
         "targets": cases.right.shape[1],
         "right": {name: accuracy(cases.scores(alone), cases) for name, alone in single.items()},
-        "weights": _named(weights, cases),
+        "first_reading": _named(first, cases),
+        "weights": _named(IN_USE, cases),
         "weights_that_do_best_here": _named(best_weights(cases), cases),
         "unfit": unfit,
         "temperature": temperature,
         "crossed": crossed(cases),
         **thresholds(scores, cases, unfit),
-        "conversations": conversations(encoder, corpus, weights),
+        "conversations": conversations(encoder, corpus, IN_USE),
     }
     RESULT.write_text(json.dumps(rounded(result), indent=2) + "\n", "utf-8")
     print(json.dumps(rounded(result), indent=2))

@@ -1,7 +1,8 @@
 """The encoder as an ONNX graph, built node by node from a checkpoint's weights.
 
-    token ids (batch, tokens) -> embeddings -> 6 x (attention, feed forward) -> mean over tokens -> length 1 ->
-    (batch, 384)
+    token ids (batch, tokens) -> embeddings -> 6 x (attention, feed forward) -> mean over tokens -> length 1 -> vector
+                                                                             -> product, length 1 -> tokens
+                                                                             -> product, softmax -> shares
 
 Building it directly instead of tracing a framework keeps it small and in our hands: no mask (a batch holds texts of
 one length), token types folded into the positions, biases folded into the products, pooling and normalisation
@@ -20,7 +21,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tools.encoder.weights import Checkpoint
+from atmo.mesh.views import READ_WIDTH
+from tools.encoder.weights import READ, Checkpoint
 
 ORT = "com.microsoft"  # onnxruntime's own operators
 OPSET, ORT_OPSET, IR_VERSION = 18, 1, 9  # readable by onnxruntime 1.16 and later
@@ -99,8 +101,9 @@ def product_weights(checkpoint: Checkpoint, name: str) -> tuple[NDArray[np.float
 def build(
     checkpoint: Checkpoint, linear: Linear, *, window: int, expose_taps: bool = False, gelu: str = "FastGelu"
 ) -> bytes:
-    """The serialised graph. Input `ids` int64 (batch, tokens <= window), output `vector` float32 (batch, width),
-    length 1.
+    """The serialised graph. Input `ids` int64 (batch, tokens <= window), outputs float32: `vector` (batch, width),
+    length 1; and for weights with the head of the second reading `tokens` (batch, tokens, READ_WIDTH), each of length
+    1, and `shares` (batch, tokens), together 1.
 
     expose_taps: also output what enters each product, named after it, shape (batch, tokens, in).
     gelu: `FastGelu` (tanh form) or `Gelu` (erf form, as published).
@@ -112,10 +115,25 @@ def build(
     pooled = graph.op("ReduceMean", x, graph.constant("token_axis", np.array([1])), keepdims=0)
     graph.op("LpNormalization", pooled, axis=-1, p=2)
     graph.nodes[-1].output[0] = "vector"
+    if READ in checkpoint.weights:
+        _second_reading(graph, checkpoint, x)
     if expose_taps:
         for name, value in graph.taps.items():
             graph.nodes.append(helper.make_node("Identity", [value], [name]))
     return _serialise(graph, checkpoint, expose_taps)
+
+
+def _second_reading(graph: GraphBuilder, checkpoint: Checkpoint, x: str) -> None:
+    """In float: half a percent of all products, and angles between tokens are all there is to see."""
+    head = checkpoint.weights[READ].astype(np.float32)
+    found = graph.op("MatMul", x, graph.constant(READ, head.T))
+    tokens, counts = graph.ops(
+        "Split", found, graph.constant("read.parts", np.array([READ_WIDTH, 1])), outputs=2, axis=-1
+    )
+    graph.op("LpNormalization", tokens, axis=-1, p=2)
+    graph.nodes[-1].output[0] = "tokens"
+    graph.op("Softmax", graph.op("Squeeze", counts, graph.constant("last_axis", np.array([2]))), axis=-1)
+    graph.nodes[-1].output[0] = "shares"
 
 
 def _embeddings(graph: GraphBuilder, checkpoint: Checkpoint, linear: Linear, window: int) -> str:
@@ -148,6 +166,11 @@ def _normalised(graph: GraphBuilder, checkpoint: Checkpoint, x: str, name: str) 
 def _serialise(graph: GraphBuilder, checkpoint: Checkpoint, expose_taps: bool) -> bytes:
     width = checkpoint.weights["embeddings.LayerNorm.weight"].size
     outputs = [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", width])]
+    if READ in checkpoint.weights:
+        outputs += [
+            helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["batch", "tokens", READ_WIDTH]),
+            helper.make_tensor_value_info("shares", TensorProto.FLOAT, ["batch", "tokens"]),
+        ]
     if expose_taps:
         outputs += [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "tokens", f"in_{name}"])

@@ -1,21 +1,20 @@
 """Fine-tunes the encoder for routing: a text should lie nearest to the capability that serves it.
 
-    python -m tools.encoder.train WEIGHTS --out FOLDER --steps 400
+    python -m tools.encoder.train WEIGHTS --out FOLDER --epochs 6
 
-Theory of operation. Text and capability go through the same encoder; a capability is one text, its description and
-its examples (`capability_text`). Of each step's intents the capabilities that are right for them and look-alikes of
-these are encoded with gradient; all others take part as negatives with the vector they had when last encoded (Wang
-et al. 2020, "Cross-Batch Memory for Embedding Learning"), so that each intent is held against every capability for
-the price of a few. The loss is a softmax over them at temperature 0.05, once for each right one against all wrong ones
-(van den Oord et al. 2018, InfoNCE). One more candidate stands for "nothing fits": its score is a number that is learnt,
-and it is right for the texts that nothing fits, and for some of the others while their capability is hidden.
+Theory of operation. Text and capability go through the same encoder, twice compared: by their vectors, and token by
+token (the "second reading", `bert.read`; Khattab and Zaharia 2020, "ColBERT"). A step takes some intents with what is
+right for them and the look-alikes that each names, and more intents of all these; the capabilities in the step are
+encoded with gradient, all others are wrong ones with the vector they had when last encoded (Wang et al. 2020,
+"Cross-Batch Memory for Embedding Learning"). The loss is a softmax at temperature 0.05, once for each right one
+against all wrong ones (van den Oord et al. 2018, InfoNCE): of the vectors against all capabilities, and of the mean of
+both comparisons against those in the step. One more candidate stands for "nothing fits": its score is a number that is
+learnt, and it is right for the texts that nothing fits, and for some of the others while their capability is hidden.
 
-To stay open-vocabulary no capability is learnt by heart: which of its examples are shown, and in which order, changes
-each time, and what is learnt is how words about a task relate to words of a task.
+To stay open-vocabulary no capability is learnt by heart: what of it is shown, its description, some of its examples or
+both, changes each time, and what is learnt is how words about a task relate to words of a task.
 
-The learning rate stays level and the weights are averaged exponentially, which does for the noise what a decaying rate
-would (Polyak and Juditsky 1992); so a run may be ended after any step. The published weights are mixed in at the end
-(Wortsman et al. 2022, "Robust fine-tuning of zero-shot models") by as much as helps on held-out capabilities.
+AdamW, the rate rising over the first tenth of the steps and falling to nothing after, products in bfloat16.
 """
 
 from __future__ import annotations
@@ -25,29 +24,30 @@ import json
 import random
 import time
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from atmo.mesh.views import capability_text
-from tools.encoder.bert import Bert
+from tools.encoder.bert import Bert, read
 from tools.encoder.calibrate import float_tokenizer
-from tools.encoder.corpus import GENERAL_CHAT, Corpus, Target, judged, read_corpus
+from tools.encoder.corpus import DATA, GENERAL_CHAT, Corpus, Target, judged, read_corpus, with_examples
+from tools.encoder.glossary import extended
 from tools.encoder.weights import Checkpoint, Weights, read_checkpoint, save_checkpoint
 
 TEMPERATURE = 0.05
-TARGETS_A_STEP, INTENTS_A_TARGET, NOTHING_A_STEP = 24, 4, 6
-LOOK_ALIKES = 3  # of each drawn target, drawn with it
-TEXTS_A_TARGET = 8  # enough for variety, few enough that frozen layers read each only once
+SEEDS, TARGETS_A_STEP, INTENTS_A_TARGET, NOTHING_A_STEP = 14, 36, 3, 4
 HIDDEN = 0.12  # of the intents: all that is right for them is hidden, and then nothing fits
-WARM_UP_STEPS, WEIGHT_DECAY = 15, 0.01  # a guess, as in most fine-tuning of this size
-AVERAGE = 0.98  # of the running average of the weights: about the last 50 steps
+WARM_UP, WEIGHT_DECAY = 0.1, 0.01  # of the steps; a guess, as in most fine-tuning of this size
+# Of capabilities: how often all of one's text is shown, and its own examples rather than other texts that it serves.
+ALL_SHOWN, OWN_EXAMPLES = 0.2, 0.5
+MOST_EXAMPLES, LONGEST_EXAMPLE = 6, 120  # examples, characters
 WINDOW, HEAD = 128, 96
-CHECKPOINT_STEPS = 10
+CHECKPOINT_STEPS = 50
 
 
 @dataclass
@@ -90,23 +90,31 @@ class Task:
 
 
 class Batches:
-    """Draws intents evenly over their targets, each before any comes twice."""
+    """Draws each intent before any comes twice."""
 
     def __init__(self, task: Task, rng: random.Random) -> None:
         self._task, self._rng = task, rng
         self._queues: dict[str, list[int]] = {}
+        self._served = [row for row, intent in enumerate(task.intents) if intent.right]
+        self._seeds: list[int] = []
 
     def draw(self) -> tuple[list[int], list[int]]:
         """Rows of intents, rows of the targets to encode with gradient."""
+        seeds = [self._seed() for _ in range(SEEDS)]
         names: list[str] = []
-        while len(names) < TARGETS_A_STEP:
-            name = self._rng.choice([name for name in self._task.rows if self._task.by_name.get(name)])
-            alike = self._task.near[name]
-            names += [name, *(self._rng.choice(alike) for _ in range(LOOK_ALIKES) if alike)]
+        for row in seeds:
+            intent = self._task.intents[row]
+            names += [intent.right, *(name for name in intent.near if name in self._task.rows)]
         names = list(dict.fromkeys(names))[:TARGETS_A_STEP]
-        intents = [self._next(name) for name in names for _ in range(INTENTS_A_TARGET) if self._task.by_name.get(name)]
+        intents = [row for row in seeds if self._task.intents[row].right in names]
+        intents += [self._next(name) for name in names for _ in range(INTENTS_A_TARGET) if self._task.by_name.get(name)]
         intents += [self._next("") for _ in range(NOTHING_A_STEP)]
-        return intents, [self._rng.choice(self._task.rows[name]) for name in names]
+        return list(dict.fromkeys(intents)), [self._rng.choice(self._task.rows[name]) for name in names]
+
+    def _seed(self) -> int:
+        if not self._seeds:
+            self._seeds = self._rng.sample(self._served, len(self._served))
+        return self._seeds.pop()
 
     def _next(self, name: str) -> int:
         queue = self._queues.get(name)
@@ -115,11 +123,22 @@ class Batches:
         return queue.pop()
 
 
-def shown(target: Target, rng: random.Random) -> str:
-    """The target's text with some of its examples in some order, one of TEXTS_A_TARGET that are drawn alike."""
-    rng = random.Random(f"{target.name} {target.description} {rng.randrange(TEXTS_A_TARGET)}")
-    count = rng.randint(0, len(target.examples)) if rng.random() < 0.7 else len(target.examples)
-    return capability_text(target.description, rng.sample(target.examples, count))
+def shown(target: Target, served: Sequence[str], rng: random.Random) -> str:
+    """The target's text as one of many might have written it: its description or parts of it, and a few examples, which
+    are its own or other texts that it serves. One that is asked in the same step must not be among `served`."""
+    own = [example for example in target.examples if example in served]
+    if rng.random() < ALL_SHOWN:
+        return capability_text(target.description, own)
+    pool = own if rng.random() < OWN_EXAMPLES else [text for text in served if len(text) < LONGEST_EXAMPLE]
+    some = rng.sample(pool, min(len(pool), rng.randint(1, MOST_EXAMPLES)))
+    chance = rng.random()
+    if chance < 0.2 and some:
+        return "\n".join(some)
+    if chance < 0.3:
+        return target.description
+    sentences = target.description.split(". ")
+    kept = [sentence for sentence in sentences if rng.random() < 0.8] or sentences
+    return capability_text(". ".join(kept), some)
 
 
 def altered(text: str, rng: random.Random) -> str:
@@ -145,46 +164,57 @@ def loss_of(scores: Tensor, right: Tensor, wrong: Tensor, nothing: Tensor) -> Te
 
 
 class Training:
-    def __init__(
-        self, checkpoint: Checkpoint, corpus: Corpus, *, frozen: int, rate: float, nothing: float, seed: int
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, corpus: Corpus, *, rate: float, steps: int, seed: int) -> None:
         self.rng = random.Random(seed)
         torch.manual_seed(seed)
-        self.task, self.ids, self.model = Task(corpus), Ids(checkpoint), Bert(checkpoint, frozen)
+        self.task, self.ids, self.model, self.steps = Task(corpus), Ids(checkpoint), Bert(checkpoint), steps
         self.batches = Batches(self.task, self.rng)
-        self.nothing = torch.nn.Parameter(torch.tensor(nothing))
+        self.nothing = torch.nn.Parameter(torch.tensor([0.3, 0.4]))
         learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        decayed = [parameter for parameter in learnt if parameter.dim() > 1]
+        others = [parameter for parameter in learnt if parameter.dim() <= 1]
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": learnt, "weight_decay": WEIGHT_DECAY, "rate": rate},
+                {"params": decayed, "weight_decay": WEIGHT_DECAY, "rate": rate},
+                {"params": others, "weight_decay": 0.0, "rate": rate},
                 {"params": [self.nothing], "weight_decay": 0.0, "rate": rate * 20},
             ],
             lr=rate,
+            betas=(0.9, 0.98),
         )
-        self.average = {name: array.copy() for name, array in self.model.trained().items()}
         self.right, self.wrong = torch.tensor(self.task.right), torch.tensor(self.task.wrong)
-        with torch.no_grad():
-            self.memory = self.model([self.ids(shown(target, self.rng)) for target in self.task.targets])
+        self.model.train()
 
-    def step(self, number: int) -> float:
+    def step(self, number: int) -> tuple[float, float]:
+        """The losses of the first reading and of both."""
         rows, targets = self.batches.draw()
-        texts = [self.ids(altered(self.task.intents[row].text, self.rng)) for row in rows]
-        fresh = [self.ids(shown(self.task.targets[row], self.rng)) for row in targets]
-        vectors = self.model([*texts, *fresh])
-        asked, offered = vectors[: len(texts)], vectors[len(texts) :]
-        self.memory[targets] = offered.detach()
-        everyone = self.memory.clone()
-        everyone[targets] = offered
+        texts = {self.task.intents[row].text for row in rows}
+        told = [self._shown(row, texts) for row in targets]
+        asked = self.model([self.ids(altered(self.task.intents[row].text, self.rng)) for row in rows])
+        offered = self.model([self.ids(text) for text in told])
         right, wrong = self._hidden(self.right[rows], self.wrong[rows])
-        loss = loss_of(asked @ everyone.T, right, wrong, self.nothing)
+        right, wrong = right[:, targets], wrong[:, targets]
+        by_vector = asked.vectors @ offered.vectors.T
+        both = (by_vector + read(asked, offered)) / 2
+        first = loss_of(by_vector, right, wrong, self.nothing[0])
+        second = loss_of(both, right, wrong, self.nothing[1])
         self.optimizer.zero_grad()
-        loss.backward()
+        (first + second).backward()
         for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * min(1.0, (number + 1) / WARM_UP_STEPS)
+            group["lr"] = group["rate"] * self._share(number)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        self._remember(number)
-        return float(loss.detach())
+        return float(first.detach()), float(second.detach())
+
+    def _shown(self, row: int, asked: Collection[str]) -> str:
+        target = self.task.targets[row]
+        served = [self.task.intents[at].text for at in self.task.by_name.get(target.name, ())]
+        return shown(target, [text for text in served if text not in asked], self.rng)
+
+    def _share(self, number: int) -> float:
+        """Of the learning rate at this step."""
+        warm = max(1, round(WARM_UP * self.steps))
+        return min((number + 1) / warm, (self.steps - number) / (self.steps - warm + 1))
 
     def _hidden(self, right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
         """Hides what is right for some intents; general chat then also counts as neither, as it may well do."""
@@ -196,36 +226,6 @@ class Training:
         columns[:, chat] = True
         return right, wrong & ~(columns & hidden[:, None])
 
-    def _remember(self, number: int) -> None:
-        keep = min(AVERAGE, number / (number + 10))
-        for name, array in self.model.trained().items():
-            self.average[name] += (1 - keep) * (array - self.average[name])
-
-
-def validate(model: Bert, ids: Ids, corpus: Corpus, seen: Corpus) -> dict[str, float]:
-    """Accuracy on capabilities that training never saw, held against these alone and against all."""
-    intents = [intent for intent in corpus.intents if intent.right]
-    with torch.no_grad():
-        asked = model([ids(intent.text) for intent in intents]).numpy()
-        own, others = (_offers(model, ids, part.targets) for part in (corpus, seen))
-    own_scores, other_scores = asked @ own.T, asked @ others.T
-    best = own_scores.argmax(axis=1)
-    hits = np.array([corpus.targets[at].name == intent.right for at, intent in zip(best, intents, strict=True)])
-    wrong = np.array([[judged(intent, target) for target in seen.targets] for intent in intents])
-    first = np.array(
-        [
-            max(score for score, target in zip(row, corpus.targets, strict=True) if target.name == intent.right)
-            for row, intent in zip(own_scores, intents, strict=True)
-        ]
-    )
-    beaten = np.where(wrong, other_scores, -1.0).max(axis=1)
-    return {"among_unseen": float(hits.mean()), "among_all": float((hits & (first > beaten)).mean())}
-
-
-def _offers(model: Bert, ids: Ids, targets: tuple[Target, ...]) -> NDArray[np.float32]:
-    vectors = model([ids(capability_text(target.description, target.examples)) for target in targets])
-    return np.asarray(vectors.numpy(), np.float32)
-
 
 def mixed(published: Weights, tuned: Weights, share: float) -> Weights:
     """share: of the tuned weights, 0 to 1."""
@@ -236,34 +236,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the fine-tuned checkpoint")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--frozen", type=int, default=0, help="lowest layers that keep their weights")
-    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate")
-    parser.add_argument("--nothing", type=float, default=0.3, help='first score of "nothing fits"')
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--epochs", type=float, default=6, help="how often each intent is seen")
+    parser.add_argument("--rate", type=float, default=1e-4, help="highest learning rate")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the corpus")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    checkpoint, corpus = read_checkpoint(arguments.weights), read_corpus()
-    seen, unseen = corpus.part(held_out=False), corpus.part(held_out=True)
-    training = Training(
-        checkpoint, seen, frozen=arguments.frozen, rate=arguments.rate, nothing=arguments.nothing, seed=arguments.seed
-    )
-    log: list[dict[str, float]] = []
+    checkpoint = extended(read_checkpoint(arguments.weights), arguments.data)
+    seen = with_examples(read_corpus(arguments.data).part(held_out=False))
+    steps = round(arguments.epochs * len(seen.intents) / (SEEDS + TARGETS_A_STEP * INTENTS_A_TARGET))
+    training = Training(checkpoint, seen, rate=arguments.rate, steps=steps, seed=arguments.seed)
+    log: list[dict[str, object]] = []
     began = time.monotonic()
-    for number in range(arguments.steps):
-        loss = training.step(number)
-        log.append({"step": number + 1, "loss": round(loss, 4), "nothing": round(float(training.nothing), 3)})
-        print(json.dumps(log[-1] | {"s": round(time.monotonic() - began)}), flush=True)
-        if (number + 1) % CHECKPOINT_STEPS == 0 or number + 1 == arguments.steps:
-            _save(arguments.out, checkpoint, training, log)
-    training.model.load(training.average)
-    print(json.dumps(validate(training.model, training.ids, unseen, seen)))
-
-
-def _save(out: Path, checkpoint: Checkpoint, training: Training, log: list[dict[str, float]]) -> None:
-    save_checkpoint(out, checkpoint, training.average)
-    (out / "log.json").write_text(json.dumps(log) + "\n", "utf-8")
+    for number in range(steps):
+        first, second = training.step(number)
+        scores = [round(score, 3) for score in training.nothing.tolist()]
+        log.append({"step": number + 1, "first": round(first, 4), "second": round(second, 4), "nothing": scores})
+        print(json.dumps(log[-1] | {"of": steps, "s": round(time.monotonic() - began)}), flush=True)
+        if (number + 1) % CHECKPOINT_STEPS == 0 or number + 1 == steps:
+            save_checkpoint(arguments.out, checkpoint, training.model.trained())
+            (arguments.out / "log.json").write_text(json.dumps(log) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+READ = "read.weight"  # the head of the second reading: a row for each number of a token's vector, one for its share
+
 Weights = dict[str, NDArray[np.float32]]
 
 # Of the published all-MiniLM-L6-v2: what the shipped encoder is made from.
