@@ -30,7 +30,7 @@ from bench.harness import Context, Outcome, Pair, Series
 Json = dict[str, Any]
 MIB = 1 << 20
 WIRES = ("tcp", "plain", "curve")
-PATIENCE_S = 300.0
+PATIENCE_S = 1200.0
 
 
 class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
