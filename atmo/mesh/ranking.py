@@ -27,7 +27,7 @@ COMPARED = 3
 # and takes 13% of the others for such.
 UNFIT = 0.41
 # Of the softmax that turns relevance into a probability. Fitted with UNFIT.
-TEMPERATURE = 0.028
+TEMPERATURE = 0.031
 
 
 @dataclass(frozen=True, slots=True)
