@@ -158,6 +158,8 @@ class Class(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fitness: float
     expected_s: float | None
     nodes: int
+    first: float | None
+    second: float | None
 
 
 class Passed(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -27,7 +27,7 @@ COMPARED = 3
 # and takes 13% of the others for such.
 UNFIT = 0.41
 # Of the softmax that turns relevance into a probability. Fitted with UNFIT.
-TEMPERATURE = 0.028
+TEMPERATURE = 0.031
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ def rank(table: RoutingTable, query: Query) -> Ranking:
 def _second_reading(table: RoutingTable, classes: NDArray[np.intp], asked: NDArray[np.float32]) -> NDArray[np.float32]:
     tokens = [table.classes.tokens(klass) for klass in classes.tolist()]
     starts = np.cumsum([0, *map(len, tokens[:-1])])
-    offered = np.concatenate(tokens).astype(np.float32) / np.float32(TOKEN_SCALE)
-    return second_reading(offered, starts, asked)
+    offered = np.concatenate(tokens).astype(np.float32)
+    return second_reading(offered, starts, asked / np.float32(TOKEN_SCALE))
 
 
 def rounds(table: RoutingTable, query: Query, ranking: Ranking) -> Iterator[Round]:

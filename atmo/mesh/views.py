@@ -91,7 +91,7 @@ def second_reading(offered: NDArray[np.float32], starts: NDArray[np.intp], asked
     offered: (n_tokens_total, width), unit vectors, class after class; starts: (n_classes,) where each class begins;
     asked: (n_tokens, width), the request's unit vectors times their shares.
     """
-    found: Vector = np.maximum.reduceat(asked @ offered.T, starts, axis=1).sum(axis=0)
+    found: Vector = np.maximum.reduceat(offered @ asked.T, starts, axis=0).sum(axis=1)
     return found
 
 
