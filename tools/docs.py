@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", NO_COLOR="1")
+if __name__ == "__main__":  # before anything is imported that looks
+    os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", NO_COLOR="1")
 
 HEAD = """# Command line
 

@@ -257,7 +257,7 @@ class Store:
         found, problems = [], []
         try:
             names = sorted(os.listdir(self.folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return [], []
         for name in names:
             root = _root(name.removesuffix(_PART))

@@ -20,7 +20,8 @@ class Terminal:
     """A shell in a terminal of a given size."""
 
     def __init__(self, folder: Path, columns: int, rows: int) -> None:
-        self._environ = {**os.environ, "TMUX_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+        own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+        self._environ = {**own, "TMUX_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
         self._folder = folder
         self._size = str(columns), str(rows)
 
@@ -59,8 +60,17 @@ class Terminal:
             raise AssertionError(f"{missing}\n{last}") from None
         return last
 
-    def resize(self, columns: int, rows: int) -> None:
-        self.tmux("resize-window", "-x", str(columns), "-y", str(rows))
+    def resize(self, columns: int, rows: int, *words: str) -> str:
+        """Until the words are shown: a busy tmux may tell its program of the first size alone."""
+        for patience_s in (10.0, 10.0, 40.0):
+            self.tmux("resize-window", "-x", str(columns - 1), "-y", str(rows))
+            self.tmux("resize-window", "-x", str(columns), "-y", str(rows))
+            try:
+                return self.shows(*words, patience_s=patience_s)
+            except AssertionError:
+                if patience_s == 40.0:
+                    raise
+        raise AssertionError("never reached")
 
     @property
     def full_screen(self) -> bool:

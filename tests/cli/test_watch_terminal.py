@@ -66,9 +66,8 @@ def test_a_person_looks_around_and_quits(node: InventedNode, screen: Terminal) -
     screen.shows("paused")
     screen.press("Space")
     screen.shows("● live")
-    screen.resize(120, 35)
     screen.press("1")
-    wide = screen.shows("REQUESTS", "EVENTS", "│")  # wide screens put them beside each other
+    wide = screen.resize(120, 35, "REQUESTS", "EVENTS", "│")  # wide screens put them beside each other
     assert len(wide.rstrip("\n").splitlines()) == 35
     screen.press("q")
     screen.shows("ended with 0")

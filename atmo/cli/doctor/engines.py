@@ -15,10 +15,8 @@ from atmo.errors import AtmoError, ModelInvalid, ModelNotFound
 from atmo.inference.engines import choose
 from atmo.inference.engines.memory import Free, check, free_ram
 from atmo.inference.engines.sizing import size
-from atmo.models.collecting import own_bytes
 from atmo.models.gguf import read_gguf
 from atmo.models.library import find_model, local_models
-from atmo.models.store import Store
 from atmo.node.offers import offers
 
 # package -> module
@@ -31,7 +29,6 @@ def examine(config: Config, running: list[Running]) -> Iterator[Finding]:
     yield from _engines()
     yield _encoder()
     yield from _models(config)
-    yield from _store(config)
     if not running:  # else they are loaded, and their memory is not free
         yield from _memory(config)
 
@@ -98,20 +95,6 @@ def _models(config: Config) -> Iterator[Finding]:
             yield ok("models", f"The model {model.name} is here ({model.size_bytes / 1e6:.1f} MB).")
         except AtmoError as error:
             yield failed("models", error)
-
-
-def _store(config: Config) -> Iterator[Finding]:
-    """What is wrong with it is among the problems of `local_models`."""
-    store = Store(config.model_store)
-    models = store.models()
-    if not models:
-        return
-    used_gb, quota_gb = own_bytes(store.folder) / 1e9, config.models.quota_gb
-    held = f"The store holds {len(models)} models in {used_gb:.2f} GB"
-    if quota_gb and used_gb > quota_gb:
-        yield note("models", f"{held}, more than the {quota_gb:g} GB it may.", "Make room: atmo models gc")
-    else:
-        yield ok("models", f"{held}{f' of {quota_gb:g} GB' if quota_gb else ''}.")
 
 
 def _memory(config: Config) -> Iterator[Finding]:
