@@ -11,7 +11,7 @@ demo: $(VENV)/.product          ## three nodes, four prompts, one death: the mai
 	@$(BIN)/python -m examples.demo
 
 test: $(VENV)/.dev lint         ## all checks: ruff, mypy strict, import rules, pytest
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -79,9 +79,15 @@ def test_a_reader_finds_a_page_by_a_word(address: str) -> None:
         page = browser.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
-        page.get_by_placeholder("Search").fill("launchd")
         found = page.locator(".md-search-result__link").first
-        found.wait_for(timeout=90_000)
+        for patience_ms in (10_000, 20_000, 60_000):  # what is typed before the page's script has loaded is not heard
+            page.get_by_placeholder("Search").fill("")
+            page.get_by_placeholder("Search").press_sequentially("launchd")
+            try:
+                found.wait_for(timeout=patience_ms)
+                break
+            except playwright.TimeoutError:
+                continue
         found.click()
         page.wait_for_url("**/how-to/services.html*", timeout=90_000)
         browser.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.error
+import urllib.request
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -266,9 +268,24 @@ def test_an_answer_is_seen_as_it_is_written_and_can_be_stopped(browser: Browser,
         assert page.locator(".turn").count() == 2
 
 
+def known(api: Api, secret: str) -> None:
+    """A node looks for new keys once a second."""
+    wanted = urllib.request.Request(f"{api.url}/v1/models", headers={"Authorization": f"Bearer {secret}"})
+
+    def admitted() -> bool:
+        try:
+            with urllib.request.urlopen(wanted, timeout=10) as reply:
+                return bool(reply.status == 200)
+        except urllib.error.HTTPError:
+            return False
+
+    eventually(admitted, "the node knows the key")
+
+
 def test_the_page_asks_for_a_key_and_forgets_it_with_the_tab(browser: Browser, environ: dict[str, str]) -> None:
     with playing(environ, auth=True) as api, opened(browser, api.url, expected="401") as page:
         secret, _ = api.keys.create(0.0, "", 0, 0, ())
+        known(api, secret)
         page.wait_for_selector("#key-dialog[open]")
         page.fill("#key", "sk-atmo-wrong")
         page.press("#key", "Enter")
@@ -293,6 +310,7 @@ def test_the_page_asks_for_a_key_and_forgets_it_with_the_tab(browser: Browser, e
 def test_a_key_for_some_models_is_enough_to_chat(browser: Browser, environ: dict[str, str]) -> None:
     with playing(environ, auth=True) as api:
         secret, _ = api.keys.create(0.0, "", 0, 0, ("qwen",))
+        known(api, secret)
         with opened(browser, api.url, expected="40") as page:
             page.fill("#key", secret)
             page.press("#key", "Enter")

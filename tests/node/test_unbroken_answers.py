@@ -31,8 +31,8 @@ def cluster(environ: dict[str, str]) -> Iterator[Cluster]:
 @pytest.fixture
 def singers(cluster: Cluster) -> SyncClient:
     """Two nodes with a model that sings one long song, and a client of a third that has none."""
-    parrot = write_parrot(cluster.folder / "parrot.gguf")
-    serve = f'[inference]\ndrain_s = 0.2\n[[serve]]\nmodel = "{parrot}"\n'
+    parrot = write_parrot(cluster.folder / "parrot.gguf", blocks=2, inner=1024)  # so slow that a stop finds it singing
+    serve = f'[inference]\ndrain_s = 0.05\n[[serve]]\nmodel = "{parrot}"\n'
     cluster.start("first", serve)
     cluster.start("second", serve)
     client = cluster.start("asker", TONE)

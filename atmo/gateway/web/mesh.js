@@ -17,7 +17,7 @@ export function startMesh() {
   parts.problems = el("ul", { class: "problems" });
   parts.nodes = el("tbody");
   parts.capabilities = el("tbody");
-  parts.events = el("ol", { class: "events" });
+  parts.events = el("ol", { class: "events", tabindex: "0", "aria-label": "What happened" });
   byId("view-mesh").append(
     el("header", { class: "panel-head" }, el("h1", { id: "mesh-title", tabindex: -1 }, "Mesh"), parts.lead),
     parts.problems,
@@ -175,6 +175,6 @@ function offerOf(offer) {
 function historyOf(peer) {
   const about = story.events.filter((event) => event.peer === peer).slice(0, 12);
   if (!about.length) return null;
-  return el("section", {}, el("h3", {}, "What happened"), el("ol", { class: "events" }, about.map(eventItem)));
+  return el("section", {}, el("h3", {}, "What happened"), el("ol", { class: "events", tabindex: "0", "aria-label": "What happened" }, about.map(eventItem)));
 }
 
