@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from atmo.cli import views
 from atmo.client import SyncClient, running_nodes
@@ -104,7 +105,7 @@ def _start_nodes(folder: Path) -> None:
         file.write_text(serve)
         console.print(f"[dim]$ atmo node start --name {name} --config {name}.toml[/]")
         said = _atmo("node", "start", "--name", name, "--config", str(file)).splitlines()
-        console.print(next(line for line in said if line.startswith("●")), markup=False)
+        console.print(Text.from_ansi(next(line for line in said if "●" in line)))
     _wait("the nodes to find each other", lambda: all(len(_linked(name)) == len(NODES) for name in NODES))
 
 
