@@ -204,6 +204,7 @@ def test_a_code_points_where_its_vector_does(encoder: Encoder) -> None:
     code = encoder.encode_int8("How do I add a node?")
     assert code.shape == (DIM,)
     assert code.dtype == np.int8
+    # Rounding to 127 steps leaves 1 - 384 / 12 / 127**2 / 2 = 0.9990 on the mean, a little more or less for each text.
     assert float(dequantise(code) @ encoder.encode("How do I add a node?")) > 0.998
 
 
