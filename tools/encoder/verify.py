@@ -2,7 +2,7 @@
 
     python -m tools.encoder.verify WEIGHTS [--texts 600]
 
-The float model is `reference.py`, written apart from the graph. Fails when the mean cosine is not above
+The float model is `reference.py`, written apart from the graph. Fails when the mean or the smallest cosine is not above
 0.99. Latency is of `Encoder.encode` with the cache emptied, tokenising included, one thread: time of the calling thread
 on the processor, and by the clock, which also counts what else the machine does. Also writes `results/golden.json`: the
 float vectors of a few texts, rounded to int8, which the tests compare with.
@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 
 from atmo.inference.encoder import Encoder, quantise
 from tools.encoder.calibrate import RANGES, WINDOW, float_tokenizer, load
+from tools.encoder.export import lean
 from tools.encoder.reference import FloatProducts, IntegerProducts, encode
 from tools.encoder.texts import verification_texts
 from tools.encoder.weights import Checkpoint, read_checkpoint
 
 RESULTS = Path(__file__).parent / "results"
 GOLDEN_TEXTS = 24
-WANTED_COSINE, WANTED_LEAST = 0.99, 0.985  # mean, smallest
+WANTED_COSINE = 0.99
 MADE_TEXTS = 285  # what `texts.varied` adds to the intents
 EMULATED_TEXTS = 40  # emulation takes about a second a text
 TOKEN_COUNTS = (9, 16, 108, 128)
@@ -141,14 +142,14 @@ def main() -> None:
         "encoder": encoder.encoder_id,
         "onnxruntime": onnxruntime.__version__,
         "machine": f"{platform.machine()}, {_processor()}",
-        **compare(read_checkpoint(arguments.weights), encoder, texts),
+        **compare(lean(read_checkpoint(arguments.weights)), encoder, texts),
         "latency_one_thread": latency(encoder),
         "fresh_process": loading(),
     }
     (RESULTS / "verify.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     print(json.dumps(result, indent=2))
     cosine = result["cosine_to_float"]
-    if cosine["mean"] <= WANTED_COSINE or cosine["min"] <= WANTED_LEAST:
+    if min(cosine["mean"], cosine["min"]) <= WANTED_COSINE:
         raise SystemExit(f"The int8 encoder is too far from the float model: {cosine}, wanted above {WANTED_COSINE}.")
 
 
