@@ -111,12 +111,12 @@ def alive(pid: int) -> bool:
 def _workers() -> list[int]:
     """Worker processes whose parent was one of ours and is gone."""
     orphans = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):  # a glob would look into processes that end meanwhile
         try:
-            command = (stat.parent / "cmdline").read_bytes()
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             continue
         if b"atmo.inference.worker" in command and parent == 1:
-            orphans.append(int(stat.parent.name))
+            orphans.append(int(pid))
     return orphans
