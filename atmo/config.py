@@ -94,11 +94,11 @@ class DiscoverySection(Section, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """engine: `auto` takes what is installed and fits the model; threads: 0 is one for each core; slots: requests one
-    model answers at once; context: in tokens, 0 is the model's own; batch: tokens read at once, 0 is the engine's own;
-    gpu_layers: how much of a model a GPU holds, -1 is all that fits; queue: requests that may wait for a slot;
-    own_first: requests asked on this machine wait before those of other nodes; drain_s: how long a node that is told to
-    stop goes on with what it has begun; idle_unload_s: a model that nobody asks for so long is unloaded until the next
+    """engine: `auto` takes what is installed and fits the model; threads: 0 is one for each core this process may use;
+    slots: requests one model answers at once; context: in tokens, 0 is the model's own; batch: tokens read at once, 0
+    is the engine's own; gpu_layers: how much of a model a GPU holds, -1 is all that fits; queue: requests that may wait
+    for a slot; own_first: requests asked on this machine wait before those of other nodes; drain_s: how long a node
+    that is told to stop goes on with what it has begun; idle_unload_s: a model that nobody asks for so long is unloaded until the next
     request, 0 for never."""
 
     engine: str = "auto"

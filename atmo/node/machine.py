@@ -9,6 +9,7 @@ import psutil
 
 import atmo
 from atmo.config import Config
+from atmo.host import THIS
 from atmo.ids import Multiaddr
 from atmo.mesh.rows import NodeInfo
 
@@ -21,8 +22,8 @@ def describe(config: Config, address: Multiaddr | None) -> NodeInfo:
         software=f"atmo/{atmo.__version__}",
         labels=tuple(sorted(config.node.labels.items())),
         cpu=_cpu_name(),
-        cores=psutil.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total,
+        cores=THIS.cores(),
+        memory_bytes=THIS.memory_bytes(),
     )
 
 

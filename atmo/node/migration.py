@@ -22,9 +22,10 @@ import structlog
 
 from atmo.config import ServeSection
 from atmo.errors import AtmoError, EngineUnavailable, ModelInvalid, NoRoute, PeerUnreachable, by_code
+from atmo.host import THIS
 from atmo.ids import PeerId, format_peer, short
 from atmo.inference.engine import ModelSpec
-from atmo.inference.engines.memory import Free, free_ram
+from atmo.inference.engines.memory import Free
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.messages import Bring, Brought
 from atmo.mesh.query import Query
@@ -142,7 +143,7 @@ class Migration:
             if not isinstance(info, NodeInfo) or (homes and not homes & set(info.labels)):
                 continue
             if peer == node.mesh.peer:
-                found.append(Place(peer, info, Free(free_ram())))
+                found.append(Place(peer, info, Free(THIS.free_bytes())))
             elif not wanted.local_only and peer in node.mesh.transport.linked():
                 found.append(Place(peer, info, Free(int(info.memory_bytes * SHARE_OF_OTHERS))))
         return found
@@ -352,7 +353,7 @@ class Migration:
         known = dict(node.transfers.stored_seeds()) | {of: seed for _, of, seed in node.mesh.seeds()}
         if root not in known:
             raise EngineUnavailable(f"{node.config.node.name} knows nobody who has {root[:12]}.", hint="Try again.")
-        needs, free = memory_of(known[root], self._spec(), Free(free_ram()))[0], free_ram()
+        needs, free = memory_of(known[root], self._spec(), Free(THIS.free_bytes()))[0], THIS.free_bytes()
         if needs > free:
             raise EngineUnavailable(
                 f"{known[root].descriptor.model} needs {needs / 1e9:.2f} GB at {node.config.node.name}, where "
