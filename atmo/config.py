@@ -98,8 +98,8 @@ class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields
     slots: requests one model answers at once; context: in tokens, 0 is the model's own; batch: tokens read at once, 0
     is the engine's own; gpu_layers: how much of a model a GPU holds, -1 is all that fits; queue: requests that may wait
     for a slot; own_first: requests asked on this machine wait before those of other nodes; drain_s: how long a node
-    that is told to stop goes on with what it has begun; idle_unload_s: a model that nobody asks for so long is unloaded until the next
-    request, 0 for never."""
+    that is told to stop goes on with what it has begun; idle_unload_s: a model that nobody asks for so long is unloaded
+    until the next request, 0 for never."""
 
     engine: str = "auto"
     threads: int = 0
