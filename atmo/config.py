@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -340,20 +338,25 @@ def _folder(text: str | Path) -> Path:
 def _default_runtime(environ: Mapping[str, str]) -> Path:
     if environ.get("XDG_RUNTIME_DIR"):
         return Path(environ["XDG_RUNTIME_DIR"]) / "atmo"
+    import tempfile  # here, because the command line waits for this module
+
     return Path(tempfile.gettempdir()) / f"atmo-{os.getuid()}"
 
 
 def _read_toml(file: Path, wanted: bool) -> dict[str, Any]:
     try:
-        with file.open("rb") as handle:
-            settings = tomllib.load(handle)
+        text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as exc:
         if wanted:
             raise ConfigError(f"There is no configuration file {file}.", hint="Check the path.") from exc
         return {}
     except OSError as exc:
         raise ConfigError(f"The configuration file {file} cannot be read: {exc.strerror}.") from exc
-    except tomllib.TOMLDecodeError as exc:
+    import tomllib  # here, because the command line waits for this module
+
+    try:
+        settings = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"The configuration file {file} is not valid TOML: {exc}.") from exc
     _check_names(settings, str(file))
     return settings
