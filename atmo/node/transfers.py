@@ -26,11 +26,13 @@ from atmo.mesh.node import MeshNode
 from atmo.mesh.rows import Kind, NodeInfo, RowId, Seed
 from atmo.models.manifest import Manifest
 from atmo.models.partial import Partial
+from atmo.models.reading import Head
 from atmo.models.store import Store
 from atmo.node.events import Journal
 from atmo.node.fetching import Fetch
 from atmo.node.giving import Giving
 from atmo.node.seeding import seed_of
+from atmo.transport.base import Frame
 
 log = structlog.get_logger("atmo.transfers")
 
@@ -215,6 +217,7 @@ class Transfers:
 
     def _shared(self) -> dict[bytes, Seed]:
         """In a thread."""
+        self.store.close_unused()
         models = [model for model in self.store.models() if model.record.shared][:MAX_SEEDS]
         found: dict[bytes, Seed] = {}
         for model in models:
@@ -252,7 +255,7 @@ class Transfers:
         given.window = [(at_s, size) for at_s, size in given.window if now_s - at_s < 3.0][-400:]
         given.window.append((now_s, size_bytes))
 
-    async def _send_bulk(self, peer: PeerId, frame: bytes) -> None:
+    async def _send_bulk(self, peer: PeerId, frame: Frame) -> None:
         await self._mesh.transport.send_bulk(peer, frame)
 
     # Library
@@ -279,16 +282,16 @@ class Transfers:
         count = self.store.manifest(root).chunk_count
         return np.packbits(np.ones(count, dtype=bool)).tobytes()
 
-    def read(self, root: bytes, chunk: int) -> bytes:
+    def read(self, root: bytes, chunk: int, head: Head) -> memoryview:
         fetch = self._fetches.get(root)
         held = fetch.partial if fetch is not None else None
         if held is not None:
             try:
-                return held.read(chunk)
+                return held.read(chunk, head)
             except (KeyError, StorageError):
                 if not self.store.has(root):
                     raise
-        return self.store.read(root, chunk)
+        return self.store.read(root, chunk, head)
 
     def _labels(self, peer: PeerId) -> set[tuple[str, str]]:
         row = self._mesh.core.store.get(RowId(peer, Kind.NODE, ""))

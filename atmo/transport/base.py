@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from atmo.errors import AtmoError
 from atmo.ids import Multiaddr, PeerId
@@ -28,6 +28,9 @@ from atmo.keys import Passport
 
 if TYPE_CHECKING:
     from atmo.transport.link import LinkStats
+
+
+Frame: TypeAlias = bytes | memoryview
 
 
 class Lane(enum.IntEnum):
@@ -79,7 +82,7 @@ class Received:
 
     peer: PeerId
     lane: Lane
-    frame: bytes | memoryview
+    frame: Frame
 
 
 TransportEvent = LinkUp | LinkDown | DialFailed | Received
@@ -111,8 +114,9 @@ class Transport(Protocol):
     def publish(self, frame: bytes) -> None:
         """Offer a frame to every linked peer on `Lane.GOSSIP`. Raises FrameTooLarge."""
 
-    async def send_bulk(self, peer: PeerId, frame: bytes) -> None:
-        """Queue a frame on `Lane.BULK` as soon as the receiver's window has room for it.
+    async def send_bulk(self, peer: PeerId, frame: Frame) -> None:
+        """Queue a frame on `Lane.BULK` as soon as the receiver's window has room for it. It is not copied, and not to
+        be changed any more.
 
         Raises PeerUnreachable without a link or when the link goes down while waiting, FrameTooLarge above the limit.
         """

@@ -16,7 +16,7 @@ import zmq
 from atmo.errors import RemoteProtocolError
 from atmo.keys import Passport
 from atmo.transport import sockets, wire
-from atmo.transport.base import MAX_BULK_WINDOW_BYTES, MAX_FRAME_BYTES, Lane
+from atmo.transport.base import MAX_BULK_WINDOW_BYTES, MAX_FRAME_BYTES, Frame, Lane
 from atmo.transport.control import ControlLane
 from atmo.transport.link import Link
 from atmo.transport.local import LinkTable, Local
@@ -61,7 +61,7 @@ class BulkLane:
         self._reactor.watch(self._router, self._on_router)
         return sockets.bind(self._router, host, port)
 
-    def send(self, link: Link, frame: bytes) -> None:
+    def send(self, link: Link, frame: Frame) -> None:
         """A frame whose credit was taken."""
         if link.down:
             return

@@ -18,7 +18,17 @@ from functools import partial
 
 from atmo.errors import PeerUnreachable
 from atmo.ids import Multiaddr, PeerId, format_peer
-from atmo.transport.base import Deliver, DialableTransport, DialFailed, Lane, LinkDown, LinkUp, Received, TransportEvent
+from atmo.transport.base import (
+    Deliver,
+    DialableTransport,
+    DialFailed,
+    Frame,
+    Lane,
+    LinkDown,
+    LinkUp,
+    Received,
+    TransportEvent,
+)
 from atmo.transport.link import LinkStats
 
 
@@ -104,7 +114,7 @@ class FaultyTransport:
     def publish(self, frame: bytes) -> None:
         self.inner.publish(frame)
 
-    async def send_bulk(self, peer: PeerId, frame: bytes) -> None:
+    async def send_bulk(self, peer: PeerId, frame: Frame) -> None:
         self._require(peer)
         await self.inner.send_bulk(peer, frame)
 

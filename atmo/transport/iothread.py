@@ -22,7 +22,7 @@ from atmo.errors import PortInUse
 from atmo.ids import Multiaddr, short
 from atmo.keys import Credential
 from atmo.transport import sockets
-from atmo.transport.base import DialFailed
+from atmo.transport.base import DialFailed, Frame
 from atmo.transport.bulk import BulkLane
 from atmo.transport.control import PROBE_EVERY_S, ControlLane
 from atmo.transport.dialling import Dialling
@@ -144,7 +144,7 @@ class IoThread:
     def acknowledge(self, link: Link) -> None:
         self._post(partial(self._parts.control.acknowledge, link))
 
-    def send_bulk(self, link: Link, frame: bytes) -> None:
+    def send_bulk(self, link: Link, frame: Frame) -> None:
         self._bulk_commands.append(partial(self._parts.bulk.send, link, frame))
         self._reactor.wake()
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from atmo.ids import Multiaddr, PeerId, short
 from atmo.keys import Passport
-from atmo.transport.base import BULK_WINDOW_BYTES, Lane
+from atmo.transport.base import BULK_WINDOW_BYTES, Frame, Lane
 from atmo.transport.credit import CreditGrants
 from atmo.transport.outbox import BulkOutbox
 
@@ -96,7 +96,7 @@ class Way(Protocol):
 
     def send(self, frame: bytes) -> bool: ...
 
-    def send_large(self, frame: bytes) -> bool:
+    def send_large(self, frame: Frame) -> bool:
         """The same without a copy: the frame is held until it has left."""
         ...
 
@@ -131,7 +131,7 @@ class Link:
     gossip_queued_bytes: int = 0  # gossip handed to the event loop
     gossip_direct: bool = False
     bulk_way: Way | None = None
-    bulk_held: deque[bytes] = field(default_factory=deque)  # accepted before the bulk connection was ready
+    bulk_held: deque[Frame] = field(default_factory=deque)  # accepted before the bulk connection was ready
     bulk_grants: CreditGrants = field(default_factory=lambda: CreditGrants(BULK_WINDOW_BYTES))
     lanes: dict[Lane, LaneStats] = field(default_factory=lambda: {lane: LaneStats() for lane in Lane})
 
@@ -172,6 +172,6 @@ class Link:
         return f"<Link {arrow} {short(self.peer)} {state}>"
 
 
-def cost_bytes(frame: bytes | memoryview) -> int:
+def cost_bytes(frame: Frame) -> int:
     """What a frame counts for in a backlog."""
     return len(frame) + FRAME_OVERHEAD_BYTES

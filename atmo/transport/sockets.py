@@ -15,6 +15,7 @@ import zmq
 from atmo.errors import PortInUse, TransportError
 from atmo.keys import CurveKeys
 from atmo.transport import zap
+from atmo.transport.base import Frame
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -168,7 +169,7 @@ class Wire:
             return False
         return True
 
-    def send_large(self, frame: bytes) -> bool:
+    def send_large(self, frame: Frame) -> bool:
         """The same without a copy: ZeroMQ holds the frame until it has left."""
         try:
             self.socket.send(frame, zmq.NOBLOCK, copy=False)
@@ -209,7 +210,7 @@ class Route:
             return False
         return True
 
-    def send_large(self, frame: bytes) -> bool:
+    def send_large(self, frame: Frame) -> bool:
         """The same without a copy."""
         try:
             self._router.send_multipart((self.routing_id, frame), zmq.NOBLOCK, copy=False)

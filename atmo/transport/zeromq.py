@@ -21,6 +21,7 @@ from atmo.transport.base import (
     MAX_FRAME_BYTES,
     Deliver,
     DialFailed,
+    Frame,
     Lane,
     LinkDown,
     LinkUp,
@@ -138,7 +139,7 @@ class ZmqTransport:
         if self._links:
             self._running().publish(frame)
 
-    async def send_bulk(self, peer: PeerId, frame: bytes) -> None:
+    async def send_bulk(self, peer: PeerId, frame: Frame) -> None:
         link = self._require(peer, frame, Lane.BULK)
         thread = self._running()
         await link.outbox.send(frame, lambda ready: thread.send_bulk(link, ready))
@@ -194,7 +195,7 @@ class ZmqTransport:
             raise TransportError("The transport is not running.")
         return self._thread
 
-    def _require(self, peer: PeerId, frame: bytes, lane: Lane) -> Link:
+    def _require(self, peer: PeerId, frame: Frame, lane: Lane) -> Link:
         check_size(frame, lane)
         link = self._links.get(peer)
         if link is None or link.hung_up:
@@ -271,7 +272,7 @@ class ZmqTransport:
         return f"<ZmqTransport {short(self.peer)} {state}>"
 
 
-def check_size(frame: bytes, lane: Lane) -> None:
+def check_size(frame: Frame, lane: Lane) -> None:
     """Raises FrameTooLarge."""
     if len(frame) > MAX_FRAME_BYTES[lane]:
         raise FrameTooLarge(
