@@ -133,7 +133,7 @@ class Giving:
 
     async def _serve(self, peer: PeerId) -> None:
         loop = asyncio.get_running_loop()
-        while (wanted := self.uploads.next(peer)) is not None:
+        while (wanted := self.uploads.next(peer, self._clock.now())) is not None:
             root, chunk = wanted
             try:
                 head = partial(chunk_head, root, chunk)
