@@ -24,8 +24,8 @@ from atmo.ids import PeerId, short
 MAX_QUEUED = 64
 # Peers that are served at once. A guess: each costs a few megabytes.
 MAX_PEERS = 64
-# How long whoever asks for a chunk that was sent to another is told to go there. A guess: several times what a chunk takes
-# over a slow line.
+# How long whoever asks for a chunk that was sent to another is told to go there. A guess: several times what a
+# chunk takes over a slow line.
 ELSEWHERE_S = 3.0
 
 Root = bytes

@@ -48,6 +48,9 @@ class Library(Protocol):
     def refusal(self, root: bytes, peer: PeerId) -> tuple[str, str] | None:
         """Why the peer may not have it: code and sentence; None if it may."""
 
+    def public(self, root: bytes) -> bool:
+        """Whether any member may have it, so that it does not matter who else reads it on its way."""
+
     def manifest(self, root: bytes) -> bytes:
         """Encoded. In a thread. Raises AtmoError."""
 
@@ -58,6 +61,10 @@ class Library(Protocol):
         """A chunk behind its head. In a thread. Raises AtmoError, or KeyError for a chunk that is not here."""
 
 
+class SendBulk(Protocol):
+    def __call__(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> Awaitable[None]: ...
+
+
 class Giving:
     """say and send_bulk: of the mesh; told(peer, root, bytes) hears of each chunk that left."""
 
@@ -65,7 +72,7 @@ class Giving:
         self,
         library: Library,
         say: Callable[[PeerId, SwarmMessage], None],
-        send_bulk: Callable[[PeerId, Frame], Awaitable[None]],
+        send_bulk: SendBulk,
         told: Callable[[PeerId, bytes, int], None],
         *,
         own: PeerId,
@@ -141,7 +148,7 @@ class Giving:
                 wait_s = self._bucket.take(len(frame), self._clock.now())
                 if wait_s:
                     await asyncio.sleep(wait_s)
-                await self._send_bulk(peer, frame)
+                await self._send_bulk(peer, frame, plain=self._library.public(root))
             except TransportError:
                 return  # `lost` tells the rest
             except (AtmoError, KeyError) as error:

@@ -255,8 +255,8 @@ class Transfers:
         given.window = [(at_s, size) for at_s, size in given.window if now_s - at_s < 3.0][-400:]
         given.window.append((now_s, size_bytes))
 
-    async def _send_bulk(self, peer: PeerId, frame: Frame) -> None:
-        await self._mesh.transport.send_bulk(peer, frame)
+    async def _send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
+        await self._mesh.transport.send_bulk(peer, frame, plain=plain)
 
     # Library
 
@@ -268,6 +268,10 @@ class Transfers:
             needed = ", ".join(f"{key}={value}" for key, value in seed.only)
             return "private", f"The model {seed.descriptor.model} is for nodes with {needed} only."
         return None
+
+    def public(self, root: bytes) -> bool:
+        seed = self._seeds.get(root)
+        return seed is not None and not seed.only
 
     def manifest(self, root: bytes) -> bytes:
         fetch = self._fetches.get(root)
@@ -329,6 +333,10 @@ class Transfers:
         for fetch in self._fetches.values():
             fetch.lost_as_source(peer)
 
+    def distrust_plain(self, peer: PeerId, what: str) -> None:
+        log.warning("the plain lane was tampered with, it is not used with this peer any more", peer=short(peer))
+        self._mesh.distrust_plain(peer, what)
+
     def banned(self) -> set[PeerId]:
         now_s = self._clock.now()
         return {peer for peer, until_s in self._banned.items() if until_s > now_s}
@@ -347,12 +355,12 @@ class Transfers:
             running.receive(peer, message)
         self.giving.receive(peer, message)
 
-    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int) -> None:
+    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int, *, plain: bool) -> None:
         fetch = self._fetches.get(message.root)
         if fetch is None:
             self.release(peer, frame_bytes)
         else:
-            fetch.bulk(peer, message, frame_bytes)
+            fetch.bulk(peer, message, frame_bytes, plain=plain)
 
     def linked(self, peer: PeerId) -> None:
         for fetch in self._fetches.values():

@@ -6,7 +6,8 @@ is named by the peer at its other end, whoever dialled it, so that a node behind
 The promises every implementation keeps (tests/transport/test_conformance.py):
 
 1. No frame is delivered before `LinkUp` of its sender, none after `LinkDown`.
-2. The sender of a frame is authenticated: it holds the curve key that a member of this mesh certified.
+2. The sender of a frame is authenticated: it holds the curve key that a member of this mesh certified. Only of what is
+   marked `plain`, on `Lane.BULK` and where both ends asked for it, this is not so.
 3. On `Lane.CONTROL` and `Lane.BULK` frames arrive in order, each once, or the link goes down: nothing is dropped in
    silence.
    Frames that were accepted but not yet delivered when a link goes down are lost, and `LinkDown` is how one knows.
@@ -78,11 +79,13 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """frame: bytes; on `Lane.BULK` perhaps a view of where the socket put them, which lives as long as it is held."""
+    """frame: bytes; on `Lane.BULK` perhaps a view of where the socket put them, which lives as long as it is held.
+    plain: it came unencrypted, so it may be anybody's."""
 
     peer: PeerId
     lane: Lane
     frame: Frame
+    plain: bool = False
 
 
 TransportEvent = LinkUp | LinkDown | DialFailed | Received
@@ -114,9 +117,9 @@ class Transport(Protocol):
     def publish(self, frame: bytes) -> None:
         """Offer a frame to every linked peer on `Lane.GOSSIP`. Raises FrameTooLarge."""
 
-    async def send_bulk(self, peer: PeerId, frame: Frame) -> None:
+    async def send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
         """Queue a frame on `Lane.BULK` as soon as the receiver's window has room for it. It is not copied, and not to
-        be changed any more.
+        be changed any more. plain: anybody may read it, so it may go unencrypted where both ends have a way for that.
 
         Raises PeerUnreachable without a link or when the link goes down while waiting, FrameTooLarge above the limit.
         """
@@ -126,6 +129,9 @@ class Transport(Protocol):
 
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         """Let the peer have so much in flight on `Lane.BULK`, MAX_BULK_WINDOW_BYTES at most. It is never narrowed."""
+
+    def avoid_plain(self, peer: PeerId) -> None:
+        """Send nothing unencrypted to this peer any more, and take nothing, from the next link on."""
 
     def hang_up(self, peer: PeerId, reason: str) -> None:
         """End the link; `LinkDown` with this reason follows here, and the other end notices."""

@@ -172,7 +172,7 @@ class MemoryTransport:
                 end.queued_bytes += cost_bytes(frame)
                 self._carry(end, Lane.GOSSIP, frame)
 
-    async def send_bulk(self, peer: PeerId, frame: Frame) -> None:
+    async def send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
         end = self._require(peer, frame, Lane.BULK)
         await end.outbox.send(frame, lambda ready: self._carry(end, Lane.BULK, ready))
 
@@ -192,6 +192,9 @@ class MemoryTransport:
         if more:
             end.other.owner.happen(end.other, _Granted(more, wider=True))
 
+    def avoid_plain(self, peer: PeerId) -> None:
+        return  # nothing is unencrypted here
+
     def hang_up(self, peer: PeerId, reason: str) -> None:
         self.break_link(peer, reason, f"the peer ended it: {reason}")
 
@@ -206,7 +209,15 @@ class MemoryTransport:
         now_s = self._clock.now()
         return {
             peer: LinkStats(
-                peer, end.outbound, end.address, now_s - end.since_s, 0.0, end.queued_bytes, True, dict(end.lanes)
+                peer,
+                end.outbound,
+                end.address,
+                now_s - end.since_s,
+                0.0,
+                end.queued_bytes,
+                True,
+                dict(end.lanes),
+                LaneStats(),
             )
             for peer, end in self._links.items()
         }

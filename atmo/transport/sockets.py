@@ -138,7 +138,8 @@ class Monitor:
 
 
 class Wire:
-    """A DEALER with one connection, and its monitor. Without `server_key` it is unencrypted: for the door only."""
+    """A DEALER with one connection, and its monitor. Without `curve` it is unencrypted: for the plain lane only,
+    which `ticket` opens."""
 
     def __init__(
         self,
@@ -148,6 +149,7 @@ class Wire:
         *,
         max_frame_bytes: int,
         curve: tuple[CurveKeys, bytes] | None,
+        ticket: str = "",
         heartbeat_s: tuple[float, float] | None = None,
     ) -> None:
         self.socket: Socket = context.socket(zmq.DEALER)
@@ -155,6 +157,9 @@ class Wire:
         set_unlimited(self.socket)
         if curve is not None:
             make_curve_client(self.socket, *curve)
+        if ticket:
+            self.socket.setsockopt(zmq.PLAIN_USERNAME, zap.PLAIN_NAME)
+            self.socket.setsockopt(zmq.PLAIN_PASSWORD, ticket.encode())
         if heartbeat_s is not None:
             set_heartbeat(self.socket, *heartbeat_s)
         self.monitor = Monitor(self.socket)

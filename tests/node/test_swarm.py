@@ -34,7 +34,7 @@ def stuck(mover: Mover, after: int) -> None:
     genuine, sent = mover.transfers.read, [0]
     mover.blocked = asyncio.Event()  # type: ignore[attr-defined]
 
-    async def send(peer: bytes, frame: Frame) -> None:
+    async def send(peer: bytes, frame: Frame, *, plain: bool = False) -> None:
         sent[0] += 1
         if sent[0] > after:
             await mover.blocked.wait()  # type: ignore[attr-defined]
