@@ -28,7 +28,7 @@ from atmo.inference.engines.memory import Free, free_ram
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.messages import Bring, Brought
 from atmo.mesh.query import Query
-from atmo.mesh.rows import Kind, NodeInfo
+from atmo.mesh.rows import Kind, NodeInfo, Seed
 from atmo.node.fetching import Fetch
 from atmo.node.offers import Offer, offer_of
 from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, make_plan, memory_of
@@ -82,10 +82,11 @@ class Migration:
 
     async def plan(self, query: Query) -> Plan:
         """Raises NoRoute with what would have to change."""
-        candidates = self._candidates()
+        loop = asyncio.get_running_loop()
+        stored = await loop.run_in_executor(None, self._node.transfers.stored_seeds)
+        candidates = self._candidates(stored)
         places = self._places(query.constraints)
         own = [place for place in places if self._is_own(place)]
-        loop = asyncio.get_running_loop()
         if own and len(own) < len(places):  # data that are here stay here, as long as anything does
             try:
                 return await loop.run_in_executor(None, self._make_plan, query, own, candidates)
@@ -112,7 +113,7 @@ class Migration:
             name="", kind="gguf", path="", context=inference.context, slots=inference.slots, batch=inference.batch
         )
 
-    def _candidates(self) -> list[Candidate]:
+    def _candidates(self, stored: list[tuple[str, Seed]]) -> list[Candidate]:
         """All models that peers give away, or that lie in the store here, and that an engine can load."""
         found: dict[str, Candidate] = {}
         for peer, root, seed in self._node.mesh.seeds():
@@ -122,7 +123,7 @@ class Migration:
             seeders = (*(known.seeders if known else ()), peer)
             here = (known.here if known else frozenset()) | ({peer} if seed.complete else set())
             found[root] = Candidate(root, seed, seeders, here)
-        for root, seed in self._node.transfers.stored_seeds():
+        for root, seed in stored:
             known = found.get(root)
             seeders = known.seeders if known else ()
             here = (known.here if known else frozenset()) | {self._node.mesh.peer}

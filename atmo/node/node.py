@@ -61,7 +61,7 @@ from atmo.trust import Trust
 
 if TYPE_CHECKING:
     from atmo.gateway.gateway import Gateway
-    from atmo.gateway.handle import AskRequest, RouteRequest
+    from atmo.gateway.handle import AskRequest, RouteRequest, Wish
 
 log = structlog.get_logger("atmo.node")
 
@@ -270,7 +270,15 @@ class Node:
         if any(turn.images for turn in task.turns):
             seeing = {"modality": "image", **request.constraints}
             request = request.model_copy(update={"constraints": seeing})
-        async with aclosing(self.private.ask(request, task)) as events:
+
+        def perform(query: Query) -> AsyncGenerator[Json, None]:
+            return self._answer(Job(task, query, request.timeout_s), reports.decision)
+
+        def query_of(wish: Wish) -> Query:
+            asked = request.model_copy(update={"constraints": wish.constraints})
+            return self._query_of_intent(asked) if asked.intent else self._query_of(asked, task)
+
+        async with aclosing(self.private.ask(request, query_of, perform)) as events:
             async for event in events:
                 yield event
 
@@ -289,32 +297,19 @@ class Node:
         assert self._home is not None
         return self._home.identity
 
-    def query_for(self, request: AskRequest, task: Task) -> Query:
-        """What decides where it goes: its intent if it has one, else the conversation."""
-        return self._query_of_intent(request) if request.intent else self._query_of(request, task)
-
-    async def perform(self, request: AskRequest, task: Task) -> AsyncGenerator[Json, None]:
-        """`ask` for a request whose boundary is in its constraints already."""
-        job = Job(task, self.query_for(request, task), request.timeout_s)
-        async with aclosing(self._answer(job, reports.decision)) as events:
-            async for event in events:
-                yield event
-
     def capability_of(self, descriptor: Descriptor) -> Capability:
         """With its vectors. May be called in a thread."""
         return self._meaning.capability(descriptor)
 
-    async def answer(
-        self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
-    ) -> AsyncGenerator[Json, None]:
-        """Have a task done by whoever fits the wish best: events as docs/api.md lists them.
-
-        brief: of the decision only what was chosen; `explained` has the rest.
-        """
-        tell = reports.brief if brief else reports.decision
-        async with aclosing(self._answer(Job(task, self._query_of(wish, task), timeout_s), tell)) as events:
-            async for event in events:
-                yield event
+    def answer(self, wish: Wish, task: Task, timeout_s: float) -> AsyncGenerator[Json, None]:
+        """Have a task done by whoever fits the wish best: events as docs/api.md lists them; of the decision only what
+        was chosen, `explained` has the rest. Raises ModelCouldCome where a plan is not agreed to."""
+        return self.private.ask(
+            wish,
+            lambda bounded: self._query_of(bounded, task),
+            lambda query: self._answer(Job(task, query, timeout_s), reports.brief),
+            refuse=True,
+        )
 
     async def _answer(self, job: Job, tell: Callable[[Node, Decision, str], Json]) -> AsyncGenerator[Json, None]:
         began_s = self.clock.now()
