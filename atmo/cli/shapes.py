@@ -739,11 +739,12 @@ class Health(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Receipt(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a node stated of a request whose data had to stay; docs/privacy.md says what each part means. version: of
-    the statement; signer: whose signature it is."""
+    the statement; signer: whose signature it is; certificate: what makes it a member of the mesh."""
 
     version: int
     id: str
     mesh: str
+    certificate: str
     node: dict[str, Any]
     asked_at_s: float
     done_at_s: float
@@ -770,9 +771,12 @@ class Receipts(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class CheckedReceipt(KeptReceipt, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """genuine: nothing is wrong with it; problems: what is, and the exit code is 1."""
+    """genuine: nothing is wrong with it; problems: what is, and the exit code is 1; own_mesh: it is of the mesh of this
+    home; revoked_at_s: when that mesh took its signer back, as far as is known here."""
 
     problems: list[str]
+    own_mesh: bool
+    revoked_at_s: int | None
 
 
 class Version(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):

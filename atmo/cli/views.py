@@ -126,6 +126,7 @@ def receipt(says: Json) -> RenderableType:
     rows = [
         ("receipt", says["id"]),
         ("signed by", f"{says['node']['name']} {says['signer']}"),
+        ("mesh", says["mesh"]),
         ("rule", f"data_residency {homes}" if homes else "local_only" if rule["local_only"] else "none"),
         ("answered by", f"{says['answered_by']['name']} {says['answered_by']['peer']}"),
         ("model", f"{says['model']['name']} {says['model']['root']}"),
@@ -142,7 +143,19 @@ def receipt(says: Json) -> RenderableType:
 
 
 def verified(says: Json) -> RenderableType:
-    return Group(Text.from_markup("[bold green]✓[/] Signed by the node it names, and unchanged since."), receipt(says))
+    """named: the mesh was, by whoever verifies."""
+    whose = "your mesh" if says["own_mesh"] else f"mesh {says['mesh']}"
+    head = Text.assemble(
+        ("✓ ", "bold green"),
+        f"Signed by {says['node']['name']}, member of {whose}, and unchanged since.",
+        overflow="fold",
+    )
+    notes = []
+    if says["revoked_at_s"] is not None:
+        notes.append(f"The mesh took that member back on {day(says['revoked_at_s'])}.")
+    if not says["own_mesh"] and not says["named"]:
+        notes.append("That is not the mesh of this home. Is it the one you mean? Say so: --mesh ID")
+    return Group(head, *[Text.from_markup(f"[yellow]![/] {note}") for note in notes], receipt(says))
 
 
 def mesh(report: Json) -> RenderableType:

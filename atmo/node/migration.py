@@ -26,7 +26,7 @@ from atmo.ids import PeerId, format_peer, short
 from atmo.inference.engine import ModelSpec
 from atmo.inference.engines.memory import Free, free_ram
 from atmo.mesh.constraints import Constraints
-from atmo.mesh.messages import Bring, Brought
+from atmo.mesh.messages import MAX_SOURCES_TOLD, Bring, Brought
 from atmo.mesh.query import Query
 from atmo.mesh.rows import Kind, NodeInfo, Seed
 from atmo.node.fetching import Fetch
@@ -58,8 +58,11 @@ class Journey:
     plan: Plan
     began_s: float
     ended_s: float = 0.0
-    moved_bytes: int = 0
     sources: dict[PeerId, int] = field(default_factory=dict)
+
+    @property
+    def moved_bytes(self) -> int:
+        return sum(self.sources.values())
 
 
 class Migration:
@@ -197,7 +200,7 @@ class Migration:
                 waiting.cancel()
             yield {"event": "transfer", **transfers.show(fetch)}
             self._learn(fetch)
-            journey.moved_bytes, journey.sources = sum(fetch.received.values()), dict(fetch.received)
+            journey.sources = dict(fetch.received)
         yield _loading(plan)
         await self._load(root)
 
@@ -244,10 +247,10 @@ class Migration:
             self._node.mesh.say(peer, Bring(ticket, bytes.fromhex(plan.candidate.root)))
             while True:
                 told = await self._answer(answers, plan)
+                journey.sources = dict(told.sources)
                 if told.state == "failed":
                     raise by_code("engine_unavailable", told.message, hint=told.hint)
                 if told.state == "ready":
-                    journey.moved_bytes = told.bytes_total
                     return
                 if told.state == "loading":
                     yield _loading(plan)
@@ -277,7 +280,10 @@ class Migration:
             "bytes_done": told.bytes_done,
             "bytes_total": told.bytes_total,
             "bytes_per_s": 0,
-            "sources": [],
+            "sources": [
+                {"peer": format_peer(peer), "name": self._node.mesh.name_of(peer), "bytes": size}
+                for peer, size in told.sources
+            ],
             "state": "running",
             "eta_s": None,
             "error": "",
@@ -321,25 +327,31 @@ class Migration:
 
     async def _bring(self, peer: PeerId, wanted: Bring) -> None:
         """Fetch, load and offer what another node wants to ask this one for."""
-        tell = self._node.mesh.say
+        transfers = self._node.transfers
+        sources: dict[PeerId, int] = {}
+
+        def tell(state: str, done: int, total: int, capability: str = "", why: str = "", hint: str = "") -> None:
+            most = sorted(sources.items(), key=lambda each: -each[1])[:MAX_SOURCES_TOLD]
+            told = Brought(wanted.id, state, done, total, capability, why[:2000], hint[:2000], tuple(most))
+            self._node.mesh.say(peer, told)
+
         try:
             seed = self._may_bring(wanted)
-            transfers = self._node.transfers
+            size_bytes = seed.size_bytes
             if not transfers.store.has(wanted.root):
                 fetch = transfers.fetch(wanted.root, seed)
+                sources = fetch.received
                 waiting = asyncio.ensure_future(transfers.wait(fetch))
                 while not waiting.done():
-                    tell(peer, Brought(wanted.id, "running", fetch.bytes_done, fetch.bytes_total, "", "", ""))
+                    tell("running", fetch.bytes_done, fetch.bytes_total)
                     await asyncio.wait([waiting], timeout=PROGRESS_S * 4)
                 await waiting
-            tell(peer, Brought(wanted.id, "loading", seed.size_bytes, seed.size_bytes, "", "", ""))
-            capability = await self._load(wanted.root)
-            tell(peer, Brought(wanted.id, "ready", seed.size_bytes, seed.size_bytes, capability, "", ""))
+            tell("loading", size_bytes, size_bytes)
+            tell("ready", size_bytes, size_bytes, await self._load(wanted.root))
         except (AtmoError, TimeoutError) as error:
-            message = error.message if isinstance(error, AtmoError) else "It takes too long to load."
-            hint = error.hint if isinstance(error, AtmoError) else ""
-            log.warning("not brought", for_=short(peer), why=message)
-            tell(peer, Brought(wanted.id, "failed", 0, 0, "", message[:2000], hint[:2000]))
+            why = error.message if isinstance(error, AtmoError) else "It takes too long to load."
+            log.warning("not brought", for_=short(peer), why=why)
+            tell("failed", 0, 0, "", why, error.hint if isinstance(error, AtmoError) else "")
 
     def _may_bring(self, wanted: Bring) -> Any:
         """Raises EngineUnavailable where this node's user does not want that, or it would not fit."""

@@ -149,7 +149,8 @@ class Private:
     # Receipts
 
     async def _receipt(self, done: Json, rule: Constraints, began_s: float, journey: Journey | None) -> Json:
-        made = receipts.sign(self._node.identity, self._statement(done, rule, began_s, journey))
+        node, says = self._node, self._statement(done, rule, began_s, journey)
+        made = receipts.sign(node.identity, node.mesh.mesh, node.renewals.certificate, says)
         folder = self._node.config.node_home / receipts.FOLDER
         try:
             file = await asyncio.get_running_loop().run_in_executor(None, receipts.keep, made, folder)
@@ -163,9 +164,7 @@ class Private:
         server = parse_peer(done["peer"])
         sent = node.mesh.sent_bytes.get(request, {})
         return {
-            "version": 1,
             "id": done["request_id"],
-            "mesh": format_peer(PeerId(node.mesh.mesh)),
             "node": self._who(node.mesh.peer),
             "asked_at_s": round(began_s, 3),
             "done_at_s": round(node.clock.wall(), 3),

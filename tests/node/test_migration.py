@@ -74,9 +74,13 @@ def test_a_private_question_makes_the_model_come_and_the_receipt_verifies(
     assert CANARY not in json.dumps(says)
     with hospital.here(monkeypatch):
         verified = atmo("receipt", "verify", receipt["id"][:10])
-        assert (verified.code, "unchanged" in verified.out) == (0, True)
+        assert (verified.code, "Signed by ward, member of your mesh" in verified.out) == (0, True)
         listed = atmo("receipt", "list", "--json").json["receipts"]
         assert [(each["id"], each["genuine"]) for each in listed] == [(receipt["id"], True)]
+    elsewhere = str(hospital.folder / "auditor")
+    judged = atmo("receipt", "verify", receipt["file"], "--mesh", says["mesh"], ATMO_HOME=elsewhere)
+    assert (judged.code, f"member of mesh {says['mesh']}" in judged.out, "!" in judged.out) == (0, True, False)
+    with hospital.here(monkeypatch):
         forged = Path(receipt["file"])
         forged.write_text(forged.read_text().replace("ward", "bath", 1))
         refused = atmo("receipt", "verify", receipt["id"])
@@ -119,4 +123,7 @@ def test_the_data_may_be_at_another_node_and_then_that_one_fetches(
     assert (done["node"], done["local"]) == ("ward", False)
     says = of_kind(events, "receipt")[0]["receipt"]
     assert [each["name"] for each in says["request_bytes_out"]] == ["ward"]
+    (source,) = says["transfer"]["sources"]
+    assert (source["name"], source["bytes"]) == ("office", nano().stat().st_size), "as the ward told"
+    assert says["transfer"]["to"]["name"] == "ward"
     assert hospital.store.has(model.root)
