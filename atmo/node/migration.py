@@ -15,13 +15,13 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
 
-from atmo.config import ServeSection
-from atmo.errors import AtmoError, EngineUnavailable, ModelInvalid, NoRoute, PeerUnreachable, by_code
+from atmo.errors import AtmoError, EngineUnavailable, NoRoute, PeerUnreachable, by_code
 from atmo.ids import PeerId, format_peer, short
 from atmo.inference.engine import ModelSpec
 from atmo.inference.engines.memory import Free, free_ram
@@ -29,10 +29,11 @@ from atmo.mesh.constraints import Constraints
 from atmo.mesh.messages import MAX_SOURCES_TOLD, Bring, Brought
 from atmo.mesh.query import Query
 from atmo.mesh.rows import Kind, NodeInfo, Seed
+from atmo.models.collecting import collect
 from atmo.node.fetching import Fetch
-from atmo.node.offers import Offer, offer_of
+from atmo.node.kept import offer_stored
+from atmo.node.offers import Offer
 from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, make_plan, memory_of
-from atmo.node.seeding import local_model
 
 if TYPE_CHECKING:
     from atmo.node.node import Node
@@ -189,6 +190,7 @@ class Migration:
     async def _here(self, plan: Plan, journey: Journey) -> AsyncGenerator[Json, None]:
         transfers, root = self._node.transfers, bytes.fromhex(plan.candidate.root)
         if plan.moves_bytes:
+            await self._make_way(plan.moves_bytes)
             fetch = transfers.fetch(root, plan.candidate.seed)
             waiting = asyncio.ensure_future(transfers.wait(fetch))
             try:
@@ -228,15 +230,27 @@ class Migration:
             detail, hint = service.detail, service.hint
             await node.dismiss(capability)
             raise EngineUnavailable(f"{offer.spec.name} came and does not load: {detail}", hint=hint)
+        if node.config.models.keep_migrated:
+            await loop.run_in_executor(None, node.kept.add, root)
         return capability
 
     def _offer_of(self, root: bytes) -> Offer:
         """In a thread."""
-        stored = self._node.transfers.store.get(root)
-        model = local_model(stored)
-        if model is None:
-            raise ModelInvalid(f"{stored.name} is no model that an engine here can load.")
-        return offer_of(model, ServeSection(model=stored.name), self._node.config.inference)
+        return offer_stored(self._node.transfers.store.get(root), self._node.config.inference)
+
+    async def _make_way(self, size_bytes: int) -> None:
+        """Let go of kept models that nobody asks at this moment, as many as the quota needs for one that comes."""
+        node, store = self._node, self._node.transfers.store
+        loop = asyncio.get_running_loop()
+        unused = await loop.run_in_executor(None, node.kept.longest_unused) if store.quota_bytes else []
+        for model in unused:
+            ask = partial(collect, store, store.quota_bytes, node.clock.wall(), needed_bytes=size_bytes, dry=True)
+            if (await loop.run_in_executor(None, ask)).fits:
+                return
+            for capability, service in list(node.services.items()):
+                if service.offer.root == model.root.hex() and not service.load().in_flight:
+                    log.info("a kept model makes way", capability=capability)
+                    await node.dismiss(capability)
 
     async def _there(self, plan: Plan, journey: Journey) -> AsyncGenerator[Json, None]:
         """Another node inside the boundary does it."""
@@ -339,6 +353,7 @@ class Migration:
             seed = self._may_bring(wanted)
             size_bytes = seed.size_bytes
             if not transfers.store.has(wanted.root):
+                await self._make_way(size_bytes)
                 fetch = transfers.fetch(wanted.root, seed)
                 sources = fetch.received
                 waiting = asyncio.ensure_future(transfers.wait(fetch))

@@ -38,6 +38,7 @@ from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.events import Journal
 from atmo.node.home import Home, open_home, remember_generation
+from atmo.node.kept import Kept
 from atmo.node.known_peers import KnownPeers
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
@@ -92,6 +93,7 @@ class Node:
         self._gateway: Gateway | None = None
         self._transfers: Transfers | None = None
         self._private: Private | None = None
+        self._kept: Kept | None = None
         self._prefetch: Prefetch | None = None
         self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._saving: asyncio.TimerHandle | None = None
@@ -122,6 +124,7 @@ class Node:
             )
         for service in self.services.values():
             await service.start()
+        await self._serve_kept(self._home, wanted)
         await self._start_mesh(self._home)
         await self._meaning.load()
         self.mesh.table.classes.reader = self._meaning.tokens
@@ -139,6 +142,16 @@ class Node:
         if self._known is not None and not self._alone:
             self._known.start(self.mesh.discovered, self.mesh.transport.linked)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
+
+    async def _serve_kept(self, home: Home, others: list[Offer]) -> None:
+        """What came for the sake of requests in former lives."""
+        self._kept = Kept(home.folder, self.config, self._store)
+        for offer in await asyncio.get_running_loop().run_in_executor(None, self._kept.offers, others):
+            try:
+                await self.adopt(offer)
+            except AtmoError as error:
+                self.services.pop(offer.descriptor.id, None)
+                log.warning("a kept model is not served", model=offer.spec.name, why=error.message)
 
     async def settled(self) -> None:
         """Return when every engine is ready or has failed, and the peers found at the start are linked or not there."""
@@ -291,6 +304,11 @@ class Node:
     def private(self) -> Private:
         assert self._private is not None
         return self._private
+
+    @property
+    def kept(self) -> Kept:
+        assert self._kept is not None
+        return self._kept
 
     @property
     def identity(self) -> Identity:

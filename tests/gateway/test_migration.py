@@ -16,7 +16,7 @@ from atmo.errors import EngineUnavailable, ModelCouldCome
 from atmo.models.library import embedded_models
 from tests.cluster import atmo, eventually
 from tests.gateway.support import CHAT, HELLO, Api, http, serving
-from tests.node.sites import Site, nano, start_both, two_sites
+from tests.node.sites import NOTHING, Site, nano, start_both, two_sites
 
 HI: Any = [{"role": "user", "content": "Hello! Who are you?"}]
 YES: Any = {"atmo": {"private": True, "migrate": "yes"}}
@@ -94,7 +94,8 @@ def test_openais_client_hears_the_plan_agrees_and_gets_its_answers(
     office, hospital = sites
     office.has_model("clinic-chat", nano())
     office.has_model("clinic-vectors", next(each.path for each in embedded_models() if each.name == "atmo-encoder"))
-    _, ward = start_both(sites, monkeypatch)
+    quota_gb = (nano().stat().st_size + 28e6) / 1e9
+    _, ward = start_both(sites, monkeypatch, ward=f"{NOTHING}[models]\nquota_gb = {quota_gb}\n")
     url = ward.status()["node"]["api"]
     with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
         chat, complete, embed = client.chat.completions.create, client.completions.create, client.embeddings.create
@@ -117,10 +118,12 @@ def test_openais_client_hears_the_plan_agrees_and_gets_its_answers(
         whole = chat(model="auto", messages=HI, extra_body=YES)
         assert whole.choices[0].message.content
         (made,) = (whole.model_extra or {})["atmo"]["receipts"]
+        assert complete(model="auto", prompt="Hello", max_tokens=4).choices[0].text
         vectors = embed(model="auto", input=["Hello", "Goodbye"], extra_body=YES)
         assert [len(each.embedding) for each in vectors.data] == [384, 384]
         proof = (vectors.model_extra or {})["atmo"]
-        assert complete(model="auto", prompt="Hello", max_tokens=4).choices[0].text
+    (served,) = ward.status()["capabilities"]
+    assert served["id"] == "atmo:embedding:clinic-vectors", "the quota has room for one, and the other made way"
     assert proof["came_bytes"] > 20_000_000
     with hospital.here(monkeypatch):
         for receipt in (made, *proof["receipts"]):

@@ -89,6 +89,12 @@ def test_a_private_question_makes_the_model_come_and_the_receipt_verifies(
     again = events_of(ward, "What is 2+2?", private=True, migrate="ask")
     assert not of_kind(again, "plan"), "what came is served on"
     assert of_kind(again, "done")[0]["local"]
+    with hospital.here(monkeypatch) as cluster:
+        cluster.stop_all()
+        reborn = cluster.start("ward", NOTHING, "--label", "residency=hospital")
+        (served,) = reborn.status()["capabilities"]
+        assert served["id"] == of_kind(again, "done")[0]["capability"], "by the next life of the node, too"
+    assert of_kind(events_of(reborn, "What is 2+2?", private=True, migrate="no"), "done")[0]["local"]
 
 
 def test_the_data_may_be_at_another_node_and_then_that_one_fetches(
