@@ -490,13 +490,15 @@ class ServedModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class SeededModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who gives which model away. complete: all of it; only: labels that a node must carry to be given it."""
+    """Who gives which model away. complete: all of it; only: labels that a node must carry to be given it;
+    source: the file of a hub that it says this is."""
 
     root: str
     model: str
     size_bytes: int
     complete: bool
     only: dict[str, str]
+    source: str
     peer: str
     node: str
 
@@ -519,9 +521,10 @@ class Imported(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Pulled(Imported, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """from: the source, empty where nothing had to be fetched."""
+    """from: the source, empty where nothing had to be fetched; notes: why those that were asked before it were not."""
 
     from_: str = msgspec.field(name="from")
+    notes: list[str]
     fetched_bytes: int
     seconds: float
 
