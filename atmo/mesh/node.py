@@ -160,7 +160,8 @@ class MeshNode:
         self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
         self._parcels = Parcels()
         self._carrying: dict[tuple[bytes, int], asyncio.Task[None]] = {}  # requests that travel in pieces
-        self._wake: asyncio.TimerHandle | None = None
+        self._wake: asyncio.TimerHandle | None = None  # ends at `_wakeup_s`
+        self._wakeup_s: float | None = None
         self._load_timer: asyncio.TimerHandle | None = None
         self._load_told_s = float("-inf")
         self._rtt_due_s = 0.0
@@ -382,10 +383,18 @@ class MeshNode:
 
     def _sleep_until(self, wakeup_s: float | None) -> None:
         if self._wake is not None:
+            if wakeup_s == self._wakeup_s and not self._closed:
+                return
             self._wake.cancel()
+            self._wake = None
+        self._wakeup_s = wakeup_s
         if wakeup_s is not None and not self._closed:
             wait_s = max(0.0, wakeup_s - self._clock.now())
-            self._wake = asyncio.get_running_loop().call_later(wait_s, self._handle, events.Tick())
+            self._wake = asyncio.get_running_loop().call_later(wait_s, self._tick)
+
+    def _tick(self) -> None:
+        self._wake = None
+        self._handle(events.Tick())
 
     def _perform(self, effect: events.Effect) -> None:
         if isinstance(effect, events.Deliver):

@@ -119,6 +119,7 @@ class IoThread:
         self._next_tick_s = self._awake_s = local.clock.now()
         self.bound: Future[None] = Future()
         self.ended: Future[None] = Future()
+        self.is_over = False  # as `ended.done()`, without a lock for each frame
         self._thread = threading.Thread(target=self._run, name=f"atmo-io-{short(local.peer)}", daemon=True)
 
     def start(self) -> None:
@@ -188,6 +189,7 @@ class IoThread:
                 self._table.down(link, "the node closed")
             self._hand_over_happened()
             self._parts.close()
+            self.is_over = True
             if not self.ended.done():
                 self.ended.set_result(None)
 

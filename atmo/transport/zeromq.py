@@ -190,7 +190,7 @@ class ZmqTransport:
         await asyncio.sleep(0)  # the last batch, with each link's LinkDown, was handed over before the end
 
     def _running(self) -> IoThread:
-        if self._thread is None or self._thread.ended.done():
+        if self._thread is None or self._thread.is_over:
             raise TransportError("The transport is not running.")
         return self._thread
 
