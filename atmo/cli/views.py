@@ -70,13 +70,16 @@ def plan(event: Json) -> RenderableType:
     """Which model would come, from whom, where to, how large, how long."""
     sources = ", ".join(escape(source["name"]) for source in event["sources"]) or "this machine"
     moves = f"{size(event['moves_bytes'])} from {sources}" if event["moves_bytes"] else "on disk there already"
+    memory = f"memory {size(event['needs_bytes'])} of {size(event['free_bytes'])} free"
+    if event["needs_gpu_bytes"]:
+        memory += f", GPU memory {size(event['needs_gpu_bytes'])} of {size(event['free_gpu_bytes'])} free"
     return Text.from_markup(
         f"Nothing inside the boundary can serve this, but a model can come to the data:\n"
         f"  [bold]{escape(event['model'])}[/] {escape(event['quantisation'])} "
         f"to [bold]{escape(event['to']['name'])}[/]: {moves}, about {duration(event['expected_s'])}\n"
         f"  [dim]{escape(event['description'][:200])}[/]\n"
-        f"  [dim]memory {size(event['needs_bytes'])} of {size(event['free_bytes'])} free, context {event['context']} "
-        f"tokens, relevance {event['relevance']:.2f}[/]"
+        f"  [dim]{memory}, context {event['context']} tokens, "
+        f"relevance {event['relevance']:.2f}[/]"
     )
 
 

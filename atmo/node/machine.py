@@ -10,10 +10,13 @@ import psutil
 import atmo
 from atmo.config import Config
 from atmo.ids import Multiaddr
+from atmo.inference.gpus import Gpus
 from atmo.mesh.rows import NodeInfo
 
+NO_GPUS = Gpus()
 
-def describe(config: Config, address: Multiaddr | None) -> NodeInfo:
+
+def describe(config: Config, address: Multiaddr | None, gpus: Gpus = NO_GPUS) -> NodeInfo:
     return NodeInfo(
         name=config.node.name,
         addresses=(str(address),) if address is not None else (),
@@ -23,6 +26,8 @@ def describe(config: Config, address: Multiaddr | None) -> NodeInfo:
         cpu=_cpu_name(),
         cores=psutil.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
+        gpus=gpus.names,
+        gpu_memory_bytes=gpus.memory_bytes,
     )
 
 

@@ -25,6 +25,7 @@ from atmo.errors import AtmoError, EngineUnavailable, NoRoute, PeerUnreachable, 
 from atmo.ids import PeerId, format_peer, short
 from atmo.inference.engine import ModelSpec
 from atmo.inference.engines.memory import Free, free_ram
+from atmo.inference.gpus import look
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.messages import MAX_SOURCES_TOLD, Bring, Brought
 from atmo.mesh.query import Query
@@ -33,7 +34,7 @@ from atmo.models.collecting import collect
 from atmo.node.fetching import Fetch
 from atmo.node.kept import offer_stored
 from atmo.node.offers import Offer
-from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, make_plan, memory_of
+from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, as_event, make_plan, memory_of, missing, shortage
 
 if TYPE_CHECKING:
     from atmo.node.node import Node
@@ -89,7 +90,7 @@ class Migration:
         loop = asyncio.get_running_loop()
         stored = await loop.run_in_executor(None, self._node.transfers.stored_seeds)
         candidates = self._candidates(stored)
-        places = self._places(query.constraints)
+        places = self._places(query.constraints, await self._free())
         own = [place for place in places if self._is_own(place)]
         if own and len(own) < len(places):  # data that are here stay here, as long as anything does
             try:
@@ -114,8 +115,19 @@ class Migration:
     def _spec(self) -> ModelSpec:
         inference = self._node.config.inference
         return ModelSpec(
-            name="", kind="gguf", path="", context=inference.context, slots=inference.slots, batch=inference.batch
+            name="",
+            kind="gguf",
+            path="",
+            context=inference.context,
+            slots=inference.slots,
+            batch=inference.batch,
+            gpu_layers=inference.gpu_layers,
         )
+
+    async def _free(self) -> Free:
+        """Memory here at this moment."""
+        gpus = await asyncio.get_running_loop().run_in_executor(None, look, self._node.config.inference.engine)
+        return Free(free_ram(), gpus.free_bytes)
 
     def _candidates(self, stored: list[tuple[str, Seed]]) -> list[Candidate]:
         """All models that peers give away, or that lie in the store here, and that an engine can load."""
@@ -137,7 +149,7 @@ class Migration:
     def _is_own(self, place: Place) -> bool:
         return place.peer == self._node.mesh.peer
 
-    def _places(self, wanted: Constraints) -> list[Place]:
+    def _places(self, wanted: Constraints, free: Free) -> list[Place]:
         """Where the data may be: this node, and others with the label, where the request lets it leave this one."""
         node = self._node
         homes = {("residency", home) for home in wanted.data_residency}
@@ -147,35 +159,15 @@ class Migration:
             if not isinstance(info, NodeInfo) or (homes and not homes & set(info.labels)):
                 continue
             if peer == node.mesh.peer:
-                found.append(Place(peer, info, Free(free_ram())))
+                found.append(Place(peer, info, free))
             elif not wanted.local_only and peer in node.mesh.transport.linked():
-                found.append(Place(peer, info, Free(int(info.memory_bytes * SHARE_OF_OTHERS))))
+                share = int(info.memory_bytes * SHARE_OF_OTHERS), int(info.gpu_memory_bytes * SHARE_OF_OTHERS)
+                found.append(Place(peer, info, Free(*share)))
         return found
 
     def show(self, plan: Plan) -> Json:
         """The plan as an event."""
-        seed, place = plan.candidate.seed, plan.place
-        name_of = self._node.mesh.name_of
-        return {
-            "event": "plan",
-            "model": seed.descriptor.model,
-            "root": plan.candidate.root,
-            "description": seed.descriptor.description,
-            "quantisation": seed.descriptor.quantisation,
-            "size_bytes": seed.size_bytes,
-            "moves_bytes": plan.moves_bytes,
-            "needs_bytes": plan.needs_bytes,
-            "free_bytes": plan.place.free.ram,
-            "context": plan.context,
-            "relevance": round(plan.decision.chosen.relevance, 3),
-            "expected_s": round(plan.expected_s, 1),
-            "to": {
-                "peer": format_peer(place.peer),
-                "name": place.info.name,
-                "self": self._is_own(place),
-            },
-            "sources": [{"peer": format_peer(peer), "name": name_of(peer)} for peer in plan.candidate.seeders],
-        }
+        return as_event(plan, self._node.mesh.peer, self._node.mesh.name_of)
 
     # Carrying one out
 
@@ -350,7 +342,7 @@ class Migration:
             self._node.mesh.say(peer, told)
 
         try:
-            seed = self._may_bring(wanted)
+            seed = self._may_bring(wanted, await self._free())
             size_bytes = seed.size_bytes
             if not transfers.store.has(wanted.root):
                 await self._make_way(size_bytes)
@@ -368,7 +360,7 @@ class Migration:
             log.warning("not brought", for_=short(peer), why=why)
             tell("failed", 0, 0, "", why, error.hint if isinstance(error, AtmoError) else "")
 
-    def _may_bring(self, wanted: Bring) -> Any:
+    def _may_bring(self, wanted: Bring, free: Free) -> Seed:
         """Raises EngineUnavailable where this node's user does not want that, or it would not fit."""
         node, root = self._node, wanted.root.hex()
         if not node.config.models.fetch_for_others:
@@ -380,13 +372,10 @@ class Migration:
         known = dict(node.transfers.stored_seeds()) | {of: seed for _, of, seed in node.mesh.seeds()}
         if root not in known:
             raise EngineUnavailable(f"{node.config.node.name} knows nobody who has {root[:12]}.", hint="Try again.")
-        needs, free = memory_of(known[root], self._spec(), Free(free_ram()))[0], free_ram()
-        if needs > free:
-            raise EngineUnavailable(
-                f"{known[root].descriptor.model} needs {needs / 1e9:.2f} GB at {node.config.node.name}, where "
-                f"{free / 1e9:.2f} GB are free.",
-                hint="Share a smaller quantisation of it.",
-            )
+        needs = memory_of(known[root], self._spec(), free)[0]
+        if missing(needs, free):
+            told = shortage(known[root].descriptor.model, needs, node.config.node.name, free)
+            raise EngineUnavailable(f"There is no room for {told}", hint="Share a smaller quantisation of it.")
         return known[root]
 
 

@@ -25,6 +25,7 @@ from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.generation import Finish, Piece, Sampling, Task, Turn
 from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
+from atmo.inference.gpus import look
 from atmo.keys import Identity, issue_revocation
 from atmo.mesh.asking import Job, Routed
 from atmo.mesh.capability import CHAT, Capability, Descriptor
@@ -402,7 +403,8 @@ class Node:
         self._mesh.vet = self._vetting.admits
         self._transfers = Transfers(self.config, self._mesh, self._store, self.clock, self.journal)
         await self._mesh.start()
-        self._mesh.introduce(describe(self.config, transport.address))
+        gpus = await asyncio.get_running_loop().run_in_executor(None, look, self.config.inference.engine)
+        self._mesh.introduce(describe(self.config, transport.address, gpus))
         self._looking = asyncio.create_task(self._look_at_dates())
 
     def _on_guest(self) -> None:
