@@ -205,9 +205,10 @@ class Store:
         pinned: bool | None = None,
         shared: bool | None = None,
         only: dict[str, str] | None = None,
+        source: str | None = None,
     ) -> StoredModel:
         """Change what is remembered of a model; None leaves it. Raises ModelNotFound, UsageError, StorageError."""
-        changes = {"name": name, "pinned": pinned, "shared": shared, "only": only}
+        changes = {"name": name, "pinned": pinned, "shared": shared, "only": only, "source": source}
         with self._locked():
             if name is not None:
                 self.check_name(name, root)

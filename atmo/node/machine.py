@@ -11,10 +11,13 @@ import atmo
 from atmo.config import Config
 from atmo.host import THIS
 from atmo.ids import Multiaddr
+from atmo.inference.gpus import Gpus
 from atmo.mesh.rows import NodeInfo
 
+NO_GPUS = Gpus()
 
-def describe(config: Config, address: Multiaddr | None) -> NodeInfo:
+
+def describe(config: Config, address: Multiaddr | None, gpus: Gpus = NO_GPUS) -> NodeInfo:
     return NodeInfo(
         name=config.node.name,
         addresses=(str(address),) if address is not None else (),
@@ -24,6 +27,8 @@ def describe(config: Config, address: Multiaddr | None) -> NodeInfo:
         cpu=_cpu_name(),
         cores=THIS.cores(),
         memory_bytes=THIS.memory_bytes(),
+        gpus=gpus.names,
+        gpu_memory_bytes=gpus.memory_bytes,
     )
 
 

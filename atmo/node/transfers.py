@@ -194,7 +194,8 @@ class Transfers:
         """Say that this node gives away what it has of a model that it is fetching."""
         told = next((seed for _, root, seed in self._mesh.seeds() if root == fetch.root.hex()), None)
         if told is not None:
-            self._seeds[fetch.root] = msgspec.structs.replace(told, complete=False)
+            # Where a peer says that it is from is that peer's word, and not passed on as this node's.
+            self._seeds[fetch.root] = msgspec.structs.replace(told, complete=False, source="")
             self._tell_seeds()
 
     # Seeding
