@@ -85,10 +85,11 @@ class Account(msgspec.Struct, frozen=True):
 
     chosen; runners: other candidates of the same class, best first, each with why it lost; classes: all that were
     compared, the winner first; passed: capabilities that did not come into play; excluded: counts by reason;
-    alternatives: where to turn next if the chosen one fails, in order. fallback: nothing fits the text, so a general
-    chat answers; explored: drawn evenly to learn; sure: no other class comes near in relevance; by_text: False where a
-    pinned model or type decided. elapsed_s: filled in by whoever holds a clock. probability: that this capability is
-    the right one for the text, as calibrated; 1 where the text had no say.
+    alternatives: where to turn next if the chosen one fails, in order. fallback: nothing fits the text, so a
+    general chat answers, or what can read the image; explored: drawn evenly to learn; sure: no other class comes
+    near in relevance; by_text: False where a pinned model or type decided. elapsed_s: filled in by whoever holds a
+    clock. probability: that this capability is the right one for the text, as calibrated; 1 where the text had no
+    say.
     """
 
     chosen: Terms

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from atmo.mesh.capability import CHAT
+from atmo.mesh.capability import CHAT, TEXT
 from atmo.mesh.classes import TOKEN_SCALE
 from atmo.mesh.constraints import Constraints, class_bits
 from atmo.mesh.query import Query
@@ -119,16 +119,14 @@ def rounds(table: RoutingTable, query: Query, ranking: Ranking) -> Iterator[Roun
     holds at most COMPARED classes where the text decides.
 
     Classes below UNFIT are not asked, unless the caller named a model or a type other than chat; after them come the
-    general chats, then any chat, as a fallback, unless the caller is strict.
+    general chats, then any chat, as a fallback, unless the caller is strict. Of a request that holds more than text,
+    such as an image, the text is the smaller part: whatever takes the image comes last, rather than nobody.
     """
     wanted = query.constraints
     pinned = names_what_it_wants(wanted) or not ranking.by_text
-    most = COMPARED if ranking.by_text else len(ranking.classes)
     at = 0
     while at < len(ranking.classes) and (pinned or fits(ranking.scores[at])):
-        end = at + 1
-        while end < min(len(ranking.classes), at + most) and ranking.scores[end] >= ranking.scores[at] - MARGIN:
-            end += 1
+        end = _end(ranking, at)
         yield Round(ranking.classes[at:end], ranking.scores[at:end])
         at = end
     if pinned or wanted.strict or query.vector is None:
@@ -141,6 +139,19 @@ def rounds(table: RoutingTable, query: Query, ranking: Ranking) -> Iterator[Roun
             scores = table.classes.coarse[group] @ query.vector
             order = np.argsort(-scores, kind="stable")[:SHORTLIST]
             yield Round(group[order].tolist(), scores[order].tolist(), fallback=True)
+    while wanted.modality not in ("", TEXT) and at < len(ranking.classes):
+        end = _end(ranking, at)
+        yield Round(ranking.classes[at:end], ranking.scores[at:end], fallback=True)
+        at = end
+
+
+def _end(ranking: Ranking, at: int) -> int:
+    """Where the round ends that begins with this class."""
+    most = COMPARED if ranking.by_text else len(ranking.classes)
+    end = at + 1
+    while end < min(len(ranking.classes), at + most) and ranking.scores[end] >= ranking.scores[at] - MARGIN:
+        end += 1
+    return end
 
 
 def names_what_it_wants(wanted: Constraints) -> bool:
