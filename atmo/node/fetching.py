@@ -12,7 +12,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -38,6 +37,7 @@ from atmo.mesh.messages import (
 from atmo.models.manifest import MAX_MANIFEST_BYTES, Manifest
 from atmo.models.partial import Partial
 from atmo.models.swarm import CHUNK_BYTES, Ban, Download, Effect, Request, Save, Shuffle, Withdraw
+from atmo.node.writers import Arrived, Writers
 
 log = structlog.get_logger("atmo.fetch")
 
@@ -56,22 +56,8 @@ CHUNK_HEAD_BYTES = 64
 SPEED_S = 3.0
 # A source that refused is asked again after so long; one that only does not have it yet, sooner. Guesses.
 REFUSED_S, UNKNOWN_S = 5.0, 0.5
-# Threads that check and write for one transfer, and chunks that each takes at once where they wait: being woken, and
-# waking the loop, costs a quarter of what a chunk does (measured).
-WRITERS, BATCH_CHUNKS = 3, 4
 # Sources at once. A guess: more add overhead and no speed.
 MAX_SOURCES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    """A chunk where the socket put it. frame_bytes: of credit; plain: it came unencrypted."""
-
-    peer: PeerId
-    chunk: int
-    data: memoryview
-    frame_bytes: int
-    plain: bool
 
 
 class Peers(Protocol):
@@ -135,8 +121,7 @@ class Fetch:
         self._rng = rng
         self._changed = changed
         self._parts: asyncio.Queue[tuple[PeerId, ManifestPart | NotServed]] = asyncio.Queue()
-        self._data: dict[int, _Arrived] = {}
-        self._waiting: deque[_Arrived] = deque()  # for a thread
+        self._data: dict[int, Arrived] = {}
         self._news: list[int] = []
         self._telling: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
@@ -146,7 +131,7 @@ class Fetch:
         self._speed: deque[tuple[float, int]] = deque()
         self._source_s = clock.now()  # when all that is missing could last be had
         self._failure: AtmoError | None = None
-        self._writing: set[asyncio.Future[list[AtmoError | None]]] = set()
+        self._writers: Writers | None = None
 
     # For people
 
@@ -206,6 +191,7 @@ class Fetch:
         self.partial = await loop.run_in_executor(self._pool, self._open_partial, manifest)
         have = bools(self.partial.have, manifest.chunk_count)
         self.resumed_bytes = self.partial.done_bytes
+        self._writers = Writers(self.partial, self._pool, self._saved)
         self.download = Download(have, self._rng)
         self._source_s = self._clock.now()
         self._greeted.clear()
@@ -234,10 +220,8 @@ class Fetch:
             for source in self.download.sources.values():
                 if source.owed:
                     self._peers.say(source.peer, DropChunks(self.root, tuple(source.owed)))
-        if self._writing:
-            await asyncio.wait(self._writing)
-        while self._waiting:
-            self._unwritten(self._waiting.popleft())
+        if self._writers is not None:
+            await self._writers.close()
         for peer in self._wanted:
             self._peers.want(peer, False)
         held, self.partial = self.partial, None
@@ -387,7 +371,7 @@ class Fetch:
             self._peers.release(peer, frame_bytes)
             self._peers.distrust_plain(peer, f"chunk {message.chunk}, which nobody asked for")
             return
-        self._data[message.chunk] = _Arrived(peer, message.chunk, message.data, frame_bytes, plain)
+        self._data[message.chunk] = Arrived(peer, message.chunk, message.data, frame_bytes, plain)
         effects = self.download.arrived(peer, message.chunk, len(message.data), self._clock.now())
         source = self.download.sources.get(peer)
         if source is not None:
@@ -406,41 +390,12 @@ class Fetch:
             elif isinstance(effect, Withdraw):
                 self._peers.say(effect.peer, DropChunks(self.root, effect.chunks))
             elif isinstance(effect, Save):
-                self._waiting.append(self._data.pop(effect.chunk))
-                self._write_on()
+                assert self._writers is not None
+                self._writers.add(self._data.pop(effect.chunk))
             elif isinstance(effect, Ban):
                 self._peers.ban(effect.peer, effect.why)
 
-    def _write_on(self) -> None:
-        """Give threads that are free what waits, an equal share each."""
-        assert self.partial is not None
-        while self._waiting and len(self._writing) < WRITERS:
-            share = len(self._waiting) // (WRITERS - len(self._writing))
-            batch = [self._waiting.popleft() for _ in range(max(1, min(BATCH_CHUNKS, share)))]
-            writing = asyncio.get_running_loop().run_in_executor(self._pool, _write, self.partial, batch)
-            self._writing.add(writing)
-            writing.add_done_callback(partial(self._wrote, batch))
-
-    def _wrote(self, batch: list[_Arrived], writing: asyncio.Future[list[AtmoError | None]]) -> None:
-        self._writing.discard(writing)
-        if writing.cancelled() or writing.exception() is not None:
-            for each in batch:
-                self._unwritten(each)
-        else:
-            for each, error in zip(batch, writing.result(), strict=True):
-                self._saved(each, error)
-        if self.state == "running" and self._failure is None:
-            self._write_on()
-
-    def _unwritten(self, each: _Arrived) -> None:
-        """The node stops, or the transfer does."""
-        assert self.download is not None
-        self._peers.release(each.peer, each.frame_bytes)
-        self.download.unsaved(each.chunk)
-        self._failure = self._failure or Cancelled("The node stops.")
-        self._moved.set()
-
-    def _saved(self, each: _Arrived, error: AtmoError | None) -> None:
+    def _saved(self, each: Arrived, error: AtmoError | None) -> None:
         assert self.download is not None
         self._peers.release(each.peer, each.frame_bytes)
         now_s = self._clock.now()
@@ -455,7 +410,7 @@ class Fetch:
                 self._moved.set()
         elif not isinstance(error, BadChunk):
             self.download.unsaved(each.chunk)
-            self._failure = error
+            self._failure = self._failure or error
             self._moved.set()
         elif each.plain:
             self.download.unsaved(each.chunk)
@@ -486,18 +441,6 @@ class Fetch:
 def bools(bits: bytes, count: int) -> NDArray[np.bool_]:
     """A bitmap, the highest bit of a byte first, as (count,) bool."""
     return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=count).astype(bool)
-
-
-def _write(held: Partial, batch: list[_Arrived]) -> list[AtmoError | None]:
-    """Check and write; what became of each. In a thread."""
-    outcomes: list[AtmoError | None] = []
-    for each in batch:
-        try:
-            held.write(each.chunk, each.data)
-            outcomes.append(None)
-        except AtmoError as error:
-            outcomes.append(error)
-    return outcomes
 
 
 def _leave(held: Partial) -> None:
