@@ -22,9 +22,10 @@ import numpy as np
 import structlog
 
 from atmo.errors import AtmoError, EngineUnavailable, NoRoute, PeerUnreachable, by_code
+from atmo.host import THIS
 from atmo.ids import PeerId, format_peer, short
 from atmo.inference.engine import ModelSpec
-from atmo.inference.engines.memory import Free, free_ram
+from atmo.inference.engines.memory import Free
 from atmo.inference.gpus import look
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.messages import MAX_SOURCES_TOLD, Bring, Brought
@@ -131,7 +132,7 @@ class Migration:
     async def _free(self) -> Free:
         """Memory here at this moment."""
         gpus = await asyncio.get_running_loop().run_in_executor(None, look, self._node.config.inference.engine)
-        return Free(free_ram(), gpus.free_bytes)
+        return Free(THIS.free_bytes(), gpus.free_bytes)
 
     def _candidates(self, stored: list[tuple[str, Seed]]) -> list[Candidate]:
         """All models that peers give away, or that lie in the store here, and that an engine can load."""

@@ -458,6 +458,7 @@ class Node:
             lane_ports=lane_ports(section.lane_port),
             timing=LinkTiming.with_heartbeat(section.heartbeat_s),
             trust=trust,
+            plain_lane=self.config.models.plain_lane,
         )
 
     async def _start_gateway(self) -> None:

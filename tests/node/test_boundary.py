@@ -71,9 +71,9 @@ def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
     sends = {lane: lane.send for lane in (ControlLane, BulkLane)}
     publish, enter, enter_many = GossipLane.publish, zmq.Socket.send, zmq.Socket.send_multipart
 
-    def send(self: Any, link: Link, frame: bytes) -> None:
+    def send(self: Any, link: Link, frame: bytes, *plain: bool) -> None:
         caught.frames.append((link.peer, bytes(frame)))
-        sends[type(self)](self, link, frame)
+        sends[type(self)](self, link, frame, *plain)
 
     def publish_all(self: GossipLane, frame: bytes) -> None:
         caught.frames.append((None, bytes(frame)))

@@ -23,10 +23,11 @@ from typing import Any
 
 from atmo.errors import AtmoError, InferenceError, ModelInvalid, UsageError
 from atmo.generation import Finish, Piece, Task, TokenScore
+from atmo.host import THIS
 from atmo.inference.engine import EngineLoad, ModelFacts, ModelSpec
 from atmo.inference.engines.chats import Plan, Writing, left_to_write, overflow, plan, stopped_already
 from atmo.inference.engines.llama_http import HttpRefusal, LlamaHttp
-from atmo.inference.engines.memory import Free, address_space_left, check, free_ram
+from atmo.inference.engines.memory import Free, address_space_left, check
 from atmo.inference.engines.sizing import Sizing, size
 from atmo.inference.engines.xllama_run import Begun, Run, payload, score_in, score_request, scores_of
 from atmo.inference.gpus import seen
@@ -42,7 +43,7 @@ def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
     path = Path(spec.path).resolve()
     info = read_gguf(path)
     sizing = size(spec, info)
-    check(spec, info, sizing, Free(min(free_ram(), address_space_left()), seen().free_bytes))
+    check(spec, info, sizing, Free(min(THIS.free_bytes(), address_space_left()), seen().free_bytes))
     started_s = time.monotonic()
     server = _start_server(spec, path, sizing, folder, embeds=info.embeds)
     connect = _hide_socket(folder)
