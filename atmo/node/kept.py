@@ -8,6 +8,7 @@ configuration does not serve the same model or capability itself.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -61,8 +62,7 @@ class Kept:
         for root in here:
             offer = self._offer(root) if root not in roots else None
             if offer is not None and offer.descriptor.id not in taken:
-                found.append(offer)
-                taken.add(offer.descriptor.id)
+                found.append(apart(offer) if offer.descriptor.id in {each.descriptor.id for each in found} else offer)
         if here != self.roots():
             self._write(here)
         return found
@@ -116,3 +116,9 @@ def offer_stored(stored: StoredModel, inference: InferenceSection) -> Offer:
     if model is None:
         raise ModelInvalid(f"{stored.name} is no model that an engine here can load.")
     return offer_of(model, ServeSection(model=stored.name), inference)
+
+
+def apart(offer: Offer) -> Offer:
+    """By a name that no other model has."""
+    named = msgspec.structs.replace(offer.descriptor, id=f"{offer.descriptor.id}-{offer.root[:8]}")
+    return replace(offer, descriptor=named)

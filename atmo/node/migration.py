@@ -33,9 +33,10 @@ from atmo.mesh.query import Query
 from atmo.mesh.rows import Kind, NodeInfo, Seed
 from atmo.models.collecting import collect
 from atmo.node.fetching import Fetch
-from atmo.node.kept import offer_stored
+from atmo.node.kept import apart, offer_stored
 from atmo.node.offers import Offer
 from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, as_event, make_plan, memory_of, missing, shortage
+from atmo.node.visitors import Visitors
 
 if TYPE_CHECKING:
     from atmo.node.node import Node
@@ -56,12 +57,13 @@ MAX_BROUGHT = 2
 
 @dataclass(slots=True)
 class Journey:
-    """What a receipt needs of a migration that took place."""
+    """What a receipt needs of a migration that took place. capability: what was loaded here, empty where it was not."""
 
     plan: Plan
     began_s: float
     ended_s: float = 0.0
     sources: dict[PeerId, int] = field(default_factory=dict)
+    capability: str = ""
 
     @property
     def moved_bytes(self) -> int:
@@ -72,6 +74,7 @@ class Migration:
     """Of one node."""
 
     def __init__(self, node: Node) -> None:
+        self.visitors = Visitors(node)
         self._node = node
         self._rng = np.random.default_rng()
         self._answers: dict[bytes, asyncio.Queue[Brought]] = {}
@@ -83,6 +86,7 @@ class Migration:
         for task in self._serving.values():
             task.cancel()
         await asyncio.gather(*self._serving.values(), return_exceptions=True)
+        await self.visitors.close()
 
     # Plans
 
@@ -197,7 +201,7 @@ class Migration:
             self._learn(fetch)
             journey.sources = dict(fetch.received)
         yield _loading(plan)
-        await self._load(root)
+        journey.capability = await self._load(root)
 
     def _learn(self, fetch: Fetch) -> None:
         """What the line carries, for the next plan."""
@@ -228,8 +232,10 @@ class Migration:
         return capability
 
     def _offer_of(self, root: bytes) -> Offer:
-        """In a thread."""
-        return offer_stored(self._node.transfers.store.get(root), self._node.config.inference)
+        """In a thread. By a name of its own where another model is served by that name."""
+        offer = offer_stored(self._node.transfers.store.get(root), self._node.config.inference)
+        served = self._node.services.get(offer.descriptor.id)
+        return offer if served is None or served.offer.root == offer.root else apart(offer)
 
     async def _make_way(self, size_bytes: int) -> None:
         """Let go of kept models that nobody asks at this moment, as many as the quota needs for one that comes."""
@@ -355,7 +361,10 @@ class Migration:
                     await asyncio.wait([waiting], timeout=PROGRESS_S * 4)
                 await waiting
             tell("loading", size_bytes, size_bytes)
-            tell("ready", size_bytes, size_bytes, await self._load(wanted.root))
+            capability = await self._load(wanted.root)
+            tell("ready", size_bytes, size_bytes, capability)
+            if sources:
+                self.visitors.leave_when_idle(wanted.root, capability, peer)
         except (AtmoError, TimeoutError) as error:
             why = error.message if isinstance(error, AtmoError) else "It takes too long to load."
             log.warning("not brought", for_=short(peer), why=why)

@@ -6,7 +6,6 @@ What happened is stated in a receipt that this node signs and keeps.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,7 @@ class Private:
     def __init__(self, node: Node, migration: Migration) -> None:
         self._node = node
         self._migration = migration
-        self._using: Counter[str] = Counter()  # roots of models that came, by requests that use them now
+        self._visitors = migration.visitors
 
     async def close(self) -> None:
         await self._migration.close()
@@ -114,17 +113,18 @@ class Private:
     async def _migrated(self, plan: Plan, query: Query, perform: Perform, began_s: float) -> AsyncGenerator[Json, None]:
         """The model comes, and then the answer."""
         journey = Journey(plan, self._node.clock.wall())
-        self._using[plan.candidate.root] += 1
+        root = bytes.fromhex(plan.candidate.root)
         try:
-            async with aclosing(self._migration.carry_out(plan, journey)) as events:
-                async for event in events:
-                    yield event
-            async with aclosing(self._proven(perform(query), query, began_s, journey)) as events:
-                async for event in events:
-                    yield event
+            with self._visitors.used(root):
+                async with aclosing(self._migration.carry_out(plan, journey)) as events:
+                    async for event in events:
+                        yield event
+                async with aclosing(self._proven(perform(query), query, began_s, journey)) as events:
+                    async for event in events:
+                        yield event
         finally:
-            self._using[plan.candidate.root] -= 1
-            await self._keep_or_not(journey)
+            if journey.capability:
+                await self._visitors.leave(root, journey.capability, came=journey.moved_bytes > 0)
 
     async def _proven(
         self, performed: AsyncGenerator[Json, None], query: Query, began_s: float, journey: Journey | None
@@ -135,16 +135,6 @@ class Private:
                 yield event
                 if event["event"] == "done":
                     yield await self._receipt(event, query.constraints, began_s, journey)
-
-    async def _keep_or_not(self, journey: Journey) -> None:
-        """What came for one request goes after it, if this node's user wants that and no other request uses it."""
-        plan, node = journey.plan, self._node
-        if node.config.models.keep_migrated or not journey.moved_bytes or self._using[plan.candidate.root]:
-            return
-        if plan.place.peer == node.mesh.peer:
-            await node.dismiss(plan.candidate.seed.descriptor.id)
-            root = bytes.fromhex(plan.candidate.root)
-            await asyncio.get_running_loop().run_in_executor(None, node.transfers.store.remove, root)
 
     # Receipts
 
