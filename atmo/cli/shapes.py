@@ -198,6 +198,7 @@ class Decision(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rows_known: int
     elapsed_s: float
     probability: float
+    unfit: float
     lines: list[str]
 
 
