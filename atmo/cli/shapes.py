@@ -180,7 +180,8 @@ class Excluded(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Decision(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a request goes, with every term. request_id: empty when nothing was asked; by_text: the text's meaning
     decided; fallback: nothing fits, a general chat answers; explored: chosen to learn how it is; alternatives: peer and
-    capability to turn to if this one fails; lines: all of it in words."""
+    capability to turn to if this one fails; unfit: the relevance below which nothing would have fitted, 0 where the
+    text had no say; lines: all of it in words."""
 
     request_id: str
     asked_at: str

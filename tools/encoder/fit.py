@@ -82,7 +82,7 @@ class Cases:
         found = np.zeros(self.allowed.shape)
         for row, asked in enumerate(self.asked):
             listed = np.flatnonzero(self._listed[row])
-            tokens = [self.offered[at] for at in listed]
+            tokens = [self.offered[at] for at in listed.tolist()]
             found[row, listed] = second_reading(np.concatenate(tokens), np.cumsum([0, *map(len, tokens[:-1])]), asked)
         return found
 
