@@ -26,9 +26,8 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _INDEX = {letter: value for value, letter in enumerate(_ALPHABET)}
 # multihash "identity", 36 bytes long; protobuf field 1 (key type) = Ed25519, field 2 (data), 32 bytes
 _PEER_PREFIX = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])
-_HOST_NAME = re.compile(
-    r"(?=.{1,253}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*"
-)
+# Compiled when it is needed: the command line waits for this module.
+_HOST_NAME = r"(?=.{1,253}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*"
 
 
 def base58_encode(data: bytes) -> str:
@@ -122,5 +121,5 @@ def _host_kind(host: str) -> str:
 
 def _host_fits(kind: str, host: str) -> bool:
     if kind in ("dns", "dns4", "dns6"):
-        return _HOST_NAME.fullmatch(host) is not None
+        return re.fullmatch(_HOST_NAME, host) is not None
     return kind in ("ip4", "ip6") and _host_kind(host) == kind

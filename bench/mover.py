@@ -83,7 +83,7 @@ async def start(home: Path, name: str, root: Identity, labels: dict[str, str], m
     identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
     credential = issue_credential(root, identity, curve, wall_s=clock.wall())
     mesh_id = MeshId(root.public)
-    transport = ZmqTransport(identity.public, curve, credential, mesh_id, clock=clock)
+    transport = ZmqTransport(identity.public, curve, credential, mesh_id, clock=clock, plain_lane=models.plain_lane)
     journal = Journal(clock)
     mesh = MeshNode(
         identity=identity,

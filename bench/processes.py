@@ -19,7 +19,7 @@ from atmo.client import SyncClient
 from atmo.config import load
 from atmo.errors import AtmoError
 
-ATMO = (sys.executable, "-m", "atmo.cli.main")
+ATMO = (sys.executable, "-m", "atmo")
 MARK = "ATMO_HOME"
 # A command that takes longer is stuck: the slowest, `node start`, gives up by itself after 30 s.
 COMMAND_LIMIT_S = 60.0
@@ -53,8 +53,10 @@ class World:
 
 
 def environment(more: dict[str, str]) -> dict[str, str]:
-    """This process's environment without its own `ATMO_*` settings."""
+    """This process's environment without its own `ATMO_*` settings, and as Python is where somebody installed it: it
+    keeps what it compiled."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ATMO_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, **ONE_THREAD, **more}
 
 

@@ -191,9 +191,7 @@ def _summary(failures: list[str], seconds: float) -> int:
 
 def _atmo(*arguments: str) -> str:
     """Run a command; what it says. Raises AtmoError."""
-    done = subprocess.run(
-        [sys.executable, "-m", "atmo.cli.main", *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "atmo", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise AtmoError(f"`atmo {' '.join(arguments[:4])}` failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

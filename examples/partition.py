@@ -30,7 +30,7 @@ from atmo.client import SyncClient, running_nodes
 from atmo.config import load
 from atmo.errors import AtmoError
 
-ATMO = (sys.executable, "-m", "atmo.cli.main")
+ATMO = (sys.executable, "-m", "atmo")
 WATCHER, VICTIM, LATE = "laptop", "desk", "attic"
 FIRST = (WATCHER, "library", VICTIM)
 # What the watcher has to see of the victim, in this order, with anything in between.

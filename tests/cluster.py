@@ -35,7 +35,7 @@ class Outcome:
 def atmo(*arguments: str, given: str | None = None, **environ: str) -> Outcome:
     """Run `atmo` as a person would, in the test's environment. `given` is standard input."""
     done = subprocess.run(
-        [sys.executable, "-m", "atmo.cli.main", *arguments],
+        [sys.executable, "-m", "atmo", *arguments],
         input=given,
         stdin=subprocess.DEVNULL if given is None else None,
         capture_output=True,

@@ -55,7 +55,7 @@ def start(folder: Path, node: str) -> int:
 
 
 def atmo(*words: str) -> str:
-    command = [sys.executable, "-m", "atmo.cli.main", *words]
+    command = [sys.executable, "-m", "atmo", *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

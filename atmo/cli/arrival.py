@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from atmo.cli import output
 
-from atmo.cli import views
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 # Without a terminal, a line is printed each time so much more is here.
 STEP = 0.25
 
 
 class Arrival:
-    """Show each `transfer` and `loading` event; `close` it when something else is printed or all is over."""
+    """Show each `transfer` and `loading` event on standard error; `close` it when something else is printed or all is
+    over."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self) -> None:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._told = -1.0
@@ -25,8 +26,8 @@ class Arrival:
     def show(self, event: dict[str, Any]) -> None:
         if event["event"] == "loading":
             self.close()
-            self._console.print(f"[dim]loading {event['model']} at {event['at']} ...[/]")
-        elif self._console.is_terminal:
+            output.aside().print(f"[dim]loading {event['model']} at {event['at']} ...[/]")
+        elif output.aside().is_terminal:
             self._bar(event)
         else:
             self._line(event)
@@ -37,15 +38,10 @@ class Arrival:
             self._progress = None
 
     def _bar(self, event: dict[str, Any]) -> None:
+        from atmo.cli import views
+
         if self._progress is None:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(),
-                TextColumn("{task.fields[speed]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
+            self._progress = _progress(output.aside())
             self._task = self._progress.add_task(event["model"], total=event["bytes_total"] or None, speed="")
             self._progress.start()
         assert self._task is not None
@@ -57,7 +53,23 @@ class Arrival:
         )
 
     def _line(self, event: dict[str, Any]) -> None:
+        from atmo.cli import views
+
         share = event["bytes_done"] / event["bytes_total"] if event["bytes_total"] else 0.0
         if share >= self._told + STEP or (share == 1.0 and self._told < 1.0):
             self._told = share
-            self._console.print(f"{event['model']}: {share:.0%} {views.transfer_speed(event)}".rstrip(), markup=False)
+            speed = views.transfer_speed(event)
+            output.aside().print(f"{event['model']}: {share:.0%} {speed}".rstrip(), markup=False)
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )

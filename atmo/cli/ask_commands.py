@@ -6,13 +6,40 @@ import sys
 from contextlib import closing
 from typing import Any
 
-from atmo.cli import output, views
+from atmo.cli import output
 from atmo.cli.arrival import Arrival
 from atmo.cli.page import Page
 from atmo.cli.prompts import read_prompt
+from atmo.cli.wishes import wishes
 from atmo.client import SyncClient
 from atmo.client.results import Step
 from atmo.errors import NoRoute, UsageError
+
+
+def asked(
+    *,
+    text: list[str] | None = None,
+    file: list[str] | None = None,
+    model: str = "",
+    kind: str = "",
+    where: list[str] | None = None,
+    system: str = "",
+    max_tokens: int = 0,
+    temperature: float = 0.0,
+    seed: int = -1,
+    timeout: float = 120.0,
+    explain: bool = False,
+    private: bool = False,
+    yes: bool = False,
+    plain: bool = False,
+    node: str = "",
+    as_json: bool = False,
+) -> None:
+    """`atmo ask` with these options."""
+    wished = wishes(model, kind, where, system, max_tokens, temperature, seed, timeout)
+    if private or yes:
+        wished |= {"private": private, "migrate": "yes" if yes else "ask"}
+    ask(text or [], file or [], wished, node, explain=explain, as_json=as_json, plain=plain)
 
 
 def ask(
@@ -42,6 +69,8 @@ def ask(
 
 def _agree(plan: Step) -> bool:
     """Ask at a terminal; where nobody sits, nobody agrees."""
+    from atmo.cli import views
+
     output.aside().print(views.plan(output.harmless(plan)))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
@@ -56,10 +85,9 @@ def _stream(
 
     Returns a plan that was not agreed to; shown: it was shown already.
     """
-    talk = explain or output.to_people()
-    aside = output.aside()
+    told = _told(explain=explain, shown=shown)
     with (
-        closing(Arrival(aside)) as arrival,
+        closing(Arrival()) as arrival,
         closing(Page(plain=plain)) as page,
         output.busy("Waiting for the first word") as busy,
         closing(client.stream(text, **wishes).steps()) as steps,
@@ -70,26 +98,48 @@ def _stream(
                 busy.done()
             if kind == "plan" and not event["agreed"]:
                 return event
-            if kind == "plan" and not shown:
-                aside.print(views.plan(output.harmless(event)))
+            if kind == "text":
+                page.feed(event["text"])
             elif kind in ("transfer", "loading"):
                 arrival.show(output.harmless(event))
-            elif kind == "receipt":
-                aside.print(views.receipt_line(output.harmless(event)))
-            elif kind == "route" and explain:
-                output.console().print(views.decision(output.harmless(event)))
-                output.console().print()
-            elif kind == "text":
-                page.feed(event["text"])
-            elif kind in ("vector", "labels"):
-                output.console().print(views.result(output.harmless(event)))
-            elif kind == "retry" and talk:
-                (output.console() if page.drawn else aside).print(views.retried(output.harmless(event)))
             elif kind == "done":
                 page.close()
-                if talk:
-                    aside.print(views.answered_by(output.harmless(event)))
+            if kind in told:
+                _tell(output.harmless(event), page)
+            if kind == "route":
+                page.prepare()
     return None
+
+
+def _told(*, explain: bool, shown: bool) -> set[str]:
+    """What is said besides the words: to people more than to programs."""
+    told = {"vector", "labels", "receipt"}
+    if not shown:
+        told.add("plan")
+    if explain:
+        told.add("route")
+    if explain or output.to_people():
+        told |= {"retry", "done"}
+    return told
+
+
+def _tell(event: Step, page: Page) -> None:
+    from atmo.cli import views
+
+    kind, out, aside = event["event"], output.console(), output.aside()
+    if kind == "route":
+        out.print(views.decision(event))
+        out.print()
+    elif kind in ("vector", "labels"):
+        out.print(views.result(event))
+    elif kind == "plan":
+        aside.print(views.plan(event))
+    elif kind == "receipt":
+        aside.print(views.receipt_line(event))
+    elif kind == "retry":
+        (out if page.drawn else aside).print(views.retried(event))
+    elif kind == "done":
+        aside.print(views.answered_by(event))
 
 
 def collect(client: SyncClient, text: str, wishes: dict[str, Any]) -> dict[str, Any]:
@@ -130,4 +180,6 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.print_json(report)
     else:
+        from atmo.cli import views
+
         output.console().print(views.decision(output.harmless(report)))

@@ -1,13 +1,12 @@
-"""The `atmo` command. Each command is thin: it reads flags, calls the node or the client, prints. Imports are late:
-`--help` must answer at once. Groups of commands are declared in `atmo/cli/grammar`."""
+"""The `atmo` command, as Typer knows it. Each command is thin: it reads flags, calls the node or the client, prints.
+Imports are late: `--help` must answer at once. Groups of commands are declared in `atmo/cli/grammar`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from atmo.cli import running
 from atmo.cli.grammar import config, evaluate, keys, mesh, models, node, receipt
 from atmo.cli.grammar.options import (
     AsJson,
@@ -23,8 +22,8 @@ from atmo.cli.grammar.options import (
     Temperature,
     Timeout,
     Where,
-    pairs,
 )
+from atmo.cli.wishes import pairs, wishes
 
 app = typer.Typer(
     name="atmo",
@@ -97,10 +96,24 @@ def ask(
     """Ask the mesh; the answer streams."""
     from atmo.cli import ask_commands
 
-    wishes = _wishes(model, kind, where, system, max_tokens, temperature, seed, timeout)
-    if private or yes:
-        wishes |= {"private": private, "migrate": "yes" if yes else "ask"}
-    ask_commands.ask(text or [], file or [], wishes, node, explain=explain, as_json=as_json, plain=plain)
+    ask_commands.asked(
+        text=text,
+        file=file,
+        model=model,
+        kind=kind,
+        where=where,
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        timeout=timeout,
+        explain=explain,
+        private=private,
+        yes=yes,
+        plain=plain,
+        node=node,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -126,8 +139,8 @@ def chat(
     """Talk with the mesh. /help shows what you can type; lines from a pipe are one question each."""
     from atmo.cli.chat import command
 
-    wishes = _wishes(model, "chat", where, system, max_tokens, temperature, seed, timeout)
-    command.chat(text or [], file or [], wishes, node, history=history, plain=plain, as_json=as_json)
+    wished = wishes(model, "chat", where, system, max_tokens, temperature, seed, timeout)
+    command.chat(text or [], file or [], wished, node, history=history, plain=plain, as_json=as_json)
 
 
 @app.command()
@@ -146,8 +159,8 @@ def route(
     """Show where a prompt would go, and every term of the decision."""
     from atmo.cli import ask_commands
 
-    wishes = {"model": model, "type": kind, "constraints": pairs(where, "--where")}
-    ask_commands.route(text or [], file or [], wishes, node, as_json=as_json)
+    wished = {"model": model, "type": kind, "constraints": pairs(where, "--where")}
+    ask_commands.route(text or [], file or [], wished, node, as_json=as_json)
 
 
 @app.command()
@@ -203,34 +216,3 @@ def _print_version(*, as_json: bool) -> None:
         output.print_json({"version": package.__version__})
     else:
         typer.echo(f"atmo {package.__version__}")
-
-
-def _wishes(
-    model: str,
-    kind: str,
-    where: list[str] | None,
-    system: str,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
-    timeout: float,
-) -> dict[str, Any]:
-    return {
-        "model": model,
-        "type": kind,
-        "constraints": pairs(where, "--where"),
-        "system": system,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "timeout_s": timeout,
-    }
-
-
-def main() -> NoReturn:
-    """Run the command of the command line and exit."""
-    running.run(app)
-
-
-if __name__ == "__main__":
-    main()

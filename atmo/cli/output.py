@@ -1,35 +1,29 @@
-"""What the command line prints: one style for tables, errors and JSON, colours only where a person reads."""
+"""What the command line prints: one style for tables, errors and JSON, colours only where a person reads.
+
+Rich is imported when something is drawn: an answer into a pipe must not wait for it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from atmo.errors import AtmoError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.status import Status
+    from rich.table import Table
 
 # What takes longer than this says what it is doing.
 PATIENCE_S = 0.7
+# Terminals on which nothing can be drawn, as rich counts them.
+DUMB = ("dumb", "unknown")
 
-
-class _Console(Console):
-    """Rich ends the program with 1 when whoever reads has enough; that is for `running` to decide."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-_consoles: dict[str, Console] = {}
 
 # All that steers a terminal and is no character: C0 and C1 but line feed and tab.
 _CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
@@ -37,12 +31,16 @@ _CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
 
 def console() -> Console:
     """Standard output; rich leaves colours out when it is no terminal or NO_COLOR is set."""
-    return _consoles.setdefault("out", _Console(highlight=False))
+    from atmo.cli.consoles import OUT
+
+    return OUT
 
 
 def aside() -> Console:
     """Standard error, for what is said about an answer rather than in it."""
-    return _consoles.setdefault("aside", _Console(stderr=True, highlight=False))
+    from atmo.cli.consoles import ASIDE
+
+    return ASIDE
 
 
 def to_people() -> bool:
@@ -61,6 +59,8 @@ def harmless(value: Any) -> Any:
 
 def fail(error: AtmoError) -> int:
     """Say what, why and what to do, on standard error. Returns the exit code."""
+    from rich.markup import escape
+
     aside().print(f"[bold red]atmo:[/] {escape(harmless(error.message))}", soft_wrap=True)
     if error.hint:
         aside().print(f"      [dim]{escape(harmless(error.hint))}[/]", soft_wrap=True)
@@ -85,6 +85,8 @@ def print_json_line(value: Any) -> None:
 
 def table(*columns: str, title: str = "") -> Table:
     """A table in the house style: no vertical lines, dim head."""
+    from rich.table import Table
+
     made = Table(title=title or None, title_justify="left", box=None, header_style="dim", pad_edge=False)
     for column in columns:
         name, _, align = column.partition("|")
@@ -96,6 +98,8 @@ class Busy:
     """A line at the bottom that says what is being done. `done` takes it away, which is safe to call twice."""
 
     def __init__(self, what: str) -> None:
+        import threading
+
         self._what = what
         self._status: Status | None = None
         self._lock = threading.Lock()
@@ -120,7 +124,7 @@ class Busy:
 
     def _show(self) -> None:
         with self._lock:
-            if not self._over:
+            if not self._over and aside().is_terminal:
                 self._status = aside().status(self._what, spinner="dots", spinner_style="dim")
                 self._status.start()
 
@@ -128,8 +132,7 @@ class Busy:
 @contextmanager
 def busy(what: str) -> Iterator[Busy | None]:
     """Say `what` on standard error while the body takes longer than a moment; None where nobody would see it."""
-    screen = aside()
-    if not screen.is_terminal or screen.is_dumb_terminal or not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM", "").lower() in DUMB:
         yield None
         return
     shown = Busy(what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,23 @@ if TYPE_CHECKING:
 class Page:
     """`close` ends it with a line feed, where something was shown that does not end with one; it is safe to call twice.
 
-    plain: without Markdown, also at a terminal. drawn: with it, and then whatever else is printed meanwhile goes
-    through the same console.
+    plain: without Markdown, also at a terminal.
     """
 
     def __init__(self, *, plain: bool) -> None:
-        console = output.console()
-        self.drawn = not plain and sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
+        self._plain = plain or not sys.stdout.isatty()
         self._stream: MarkdownStream | None = None
         self._ended = True
+
+    @functools.cached_property
+    def drawn(self) -> bool:
+        """With Markdown, and then whatever else is printed meanwhile goes through the same console."""
+        return not self._plain and output.console().is_terminal and not output.console().is_dumb_terminal
+
+    def prepare(self) -> None:
+        """Import what draws. To be called when the node has been asked: the answer comes meanwhile."""
+        if self.drawn:
+            import atmo.cli.chat.stream  # noqa: F401
 
     def feed(self, text: str) -> None:
         if self.drawn:

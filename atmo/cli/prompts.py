@@ -25,8 +25,9 @@ MAX_TEXT_BYTES = 4 << 20
 MAX_IMAGES_BYTES = 22 << 20
 DESCRIBE = "What is in this image?"
 
-_NAME = re.compile(r"[^\s]*[\w)]\.[A-Za-z][A-Za-z0-9]{0,5}|\.\w+")
-_ADDRESS = re.compile(r"[a-z]+://", re.IGNORECASE)
+# Compiled when they are needed: `atmo ask` waits for this module.
+_NAME = r"[^\s]*[\w)]\.[A-Za-z][A-Za-z0-9]{0,5}|\.\w+"
+_ADDRESS = r"[A-Za-z]+://"
 _IMAGES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 _KNOWN = {
     b"%PDF": ("a PDF", "Take its text out first, such as with pdftotext."),
@@ -83,12 +84,12 @@ def _checked(text: str, images: list[str]) -> Prompt:
 
 
 def _is_file(word: str) -> bool:
-    return "/" in word or _NAME.fullmatch(word) is not None
+    return "/" in word or re.fullmatch(_NAME, word) is not None
 
 
 def _read_file(name: str, *, quoted: bool) -> bytes:
     """quoted: it stood among the words, so it may have been meant as one."""
-    if _ADDRESS.match(name):
+    if re.match(_ADDRESS, name):
         raise UsageError(f"{name} is not fetched: only files of this machine are read.", hint="Save it first.")
     path = Path(name).expanduser()
     try:

@@ -7,25 +7,25 @@ that was started with `python -X dev` shows one.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
 from typing import Any, NoReturn
 
-from typer.exceptions import Abort, Exit, TyperException
-
-from atmo.errors import AtmoError, UsageError
+from atmo.cli import quick
+from atmo.errors import AtmoError
 
 INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
 
 
-def run(app: Any) -> NoReturn:
+def run() -> NoReturn:
     """Run the command of `sys.argv` and exit."""
     _open_streams()
     code = 0
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = execute(app)
+        code = execute()
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -39,20 +39,12 @@ def run(app: Any) -> NoReturn:
     sys.exit(code)
 
 
-def execute(app: Any) -> int:
+def execute() -> int:
     """The command's exit code; errors in the writing of its output are left to the caller."""
     try:
-        return int(app(prog_name="atmo", standalone_mode=False) or 0)
+        return _command()
     except SystemExit as exc:
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a broken pipe
-            raise BrokenPipeError from exc
         return exc.code if isinstance(exc.code, int) else 1
-    except Exit as exc:
-        return exc.exit_code
-    except Abort:
-        return INTERRUPTED
-    except TyperException as exc:
-        return _misused(exc)
     except AtmoError as error:
         return _fail(error)
     except BrokenPipeError:
@@ -67,23 +59,25 @@ def execute(app: Any) -> int:
         return _fail(_bug(exc))
 
 
-def _misused(exc: TyperException) -> int:
-    """What Typer says of a wrong command line, in our form."""
-    context = getattr(exc, "ctx", None)
-    if type(exc).__name__ == "NoArgsIsHelpError":
-        sys.stderr.write(f"{exc.format_message()}\n")
-        return UsageError.exit_code
-    message = exc.format_message()
-    path = context.command_path if context is not None else "atmo"
-    hint = f"See: {path} --help"
-    possible = getattr(exc, "possibilities", None)
-    if possible:
-        message = exc.message
-        hint = f"Did you mean {possible[0]!r}? {hint}"
-    elif " Did you mean " in message:
-        message, _, near = message.partition(" Did you mean ")
-        hint = f"Did you mean {near} {hint}"
-    return _fail(UsageError(message if message.endswith((".", "!", "?")) else f"{message}.", hint=hint))
+def _command() -> int:
+    asked = quick.read(sys.argv[1:])
+    if asked is not None:
+        from atmo.cli import ask_commands
+
+        _imported()
+        ask_commands.asked(**asked)
+        return 0
+    from atmo.cli import typed
+
+    _imported()
+    return typed.run()
+
+
+def _imported() -> None:
+    """What is there stays to the end: garbage is looked for in what comes now."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def _bug(exc: Exception) -> AtmoError:

@@ -78,6 +78,9 @@ class Peers(Protocol):
 
     def ban(self, peer: PeerId, why: str) -> None: ...
 
+    def distrust_plain(self, peer: PeerId, what: str) -> None:
+        """Something wrong came unencrypted, perhaps from somebody else: take nothing from this peer in that way."""
+
     def banned(self) -> set[PeerId]: ...
 
 
@@ -117,7 +120,7 @@ class Fetch:
         self._rng = rng
         self._changed = changed
         self._parts: asyncio.Queue[tuple[PeerId, ManifestPart | NotServed]] = asyncio.Queue()
-        self._data: dict[int, tuple[memoryview, int]] = {}
+        self._data: dict[int, tuple[memoryview, int, bool]] = {}  # and bytes of the frame, whether it came unencrypted
         self._news: list[int] = []
         self._telling: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
@@ -354,7 +357,7 @@ class Fetch:
         if self.download is not None:
             self._do(self.download.lost(peer, self._clock.now()))
 
-    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int) -> None:
+    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int, *, plain: bool = False) -> None:
         if isinstance(message, ManifestPart):
             self._peers.release(peer, frame_bytes)
             self._parts.put_nowait((peer, message))
@@ -362,7 +365,11 @@ class Fetch:
         if self.download is None or self.state != "running":
             self._peers.release(peer, frame_bytes)
             return
-        self._data[message.chunk] = message.data, frame_bytes
+        if plain and not self.download.expects(peer, message.chunk):
+            self._peers.release(peer, frame_bytes)
+            self._peers.distrust_plain(peer, f"chunk {message.chunk}, which nobody asked for")
+            return
+        self._data[message.chunk] = message.data, frame_bytes, plain
         effects = self.download.arrived(peer, message.chunk, len(message.data), self._clock.now())
         source = self.download.sources.get(peer)
         if source is not None:
@@ -387,13 +394,13 @@ class Fetch:
 
     def _save(self, peer: PeerId, chunk: int) -> None:
         assert self.partial is not None
-        data, frame_bytes = self._data.pop(chunk)
+        data, frame_bytes, plain = self._data.pop(chunk)
         writing = asyncio.get_running_loop().run_in_executor(self._pool, self.partial.write, chunk, data)
         self._writing.add(writing)
-        writing.add_done_callback(partial(self._saved, peer, chunk, len(data), frame_bytes))
+        writing.add_done_callback(partial(self._saved, peer, chunk, len(data), frame_bytes, plain))
 
     def _saved(
-        self, peer: PeerId, chunk: int, size_bytes: int, frame_bytes: int, writing: asyncio.Future[bool]
+        self, peer: PeerId, chunk: int, size_bytes: int, frame_bytes: int, plain: bool, writing: asyncio.Future[bool]
     ) -> None:
         assert self.download is not None
         self._writing.discard(writing)
@@ -404,6 +411,9 @@ class Fetch:
             self.download.unsaved(chunk)
             self._failure = error if isinstance(error, AtmoError) else self._failure or Cancelled("The node stops.")
             self._moved.set()
+        elif error is not None and plain:
+            self.download.unsaved(chunk)
+            self._peers.distrust_plain(peer, f"wrong bytes as chunk {chunk}")
         elif error is not None:
             self._do(self.download.corrupt(chunk, now_s))
         else:

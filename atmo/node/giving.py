@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -17,7 +18,7 @@ import structlog
 from atmo.clock import Clock
 from atmo.errors import AtmoError, TransportError
 from atmo.ids import PeerId, short
-from atmo.mesh.codec import encode, encode_chunk
+from atmo.mesh.codec import chunk_head, encode
 from atmo.mesh.limits import MAX_MANIFEST_PART_BYTES
 from atmo.mesh.messages import (
     Bitmap,
@@ -29,7 +30,9 @@ from atmo.mesh.messages import (
     NotServed,
     SwarmMessage,
 )
+from atmo.models.reading import Head
 from atmo.models.uploads import ELSEWHERE_S, Bucket, Uploads
+from atmo.transport.base import Frame
 
 log = structlog.get_logger("atmo.give")
 
@@ -45,14 +48,21 @@ class Library(Protocol):
     def refusal(self, root: bytes, peer: PeerId) -> tuple[str, str] | None:
         """Why the peer may not have it: code and sentence; None if it may."""
 
+    def public(self, root: bytes) -> bool:
+        """Whether any member may have it, so that it does not matter who else reads it on its way."""
+
     def manifest(self, root: bytes) -> bytes:
         """Encoded. In a thread. Raises AtmoError."""
 
     def bits(self, root: bytes) -> bytes:
         """Which chunks are here. Raises AtmoError."""
 
-    def read(self, root: bytes, chunk: int) -> bytes:
-        """In a thread. Raises AtmoError, or KeyError for a chunk that is not here."""
+    def read(self, root: bytes, chunk: int, head: Head) -> memoryview:
+        """A chunk behind its head. In a thread. Raises AtmoError, or KeyError for a chunk that is not here."""
+
+
+class SendBulk(Protocol):
+    def __call__(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> Awaitable[None]: ...
 
 
 class Giving:
@@ -62,7 +72,7 @@ class Giving:
         self,
         library: Library,
         say: Callable[[PeerId, SwarmMessage], None],
-        send_bulk: Callable[[PeerId, bytes], Awaitable[None]],
+        send_bulk: SendBulk,
         told: Callable[[PeerId, bytes, int], None],
         *,
         own: PeerId,
@@ -130,14 +140,15 @@ class Giving:
 
     async def _serve(self, peer: PeerId) -> None:
         loop = asyncio.get_running_loop()
-        while (wanted := self.uploads.next(peer)) is not None:
+        while (wanted := self.uploads.next(peer, self._clock.now())) is not None:
             root, chunk = wanted
             try:
-                data = await loop.run_in_executor(self._pool, self._library.read, root, chunk)
-                wait_s = self._bucket.take(len(data), self._clock.now())
+                head = partial(chunk_head, root, chunk)
+                frame = await loop.run_in_executor(self._pool, self._library.read, root, chunk, head)
+                wait_s = self._bucket.take(len(frame), self._clock.now())
                 if wait_s:
                     await asyncio.sleep(wait_s)
-                await self._send_bulk(peer, encode_chunk(root, chunk, data))
+                await self._send_bulk(peer, frame, plain=self._library.public(root))
             except TransportError:
                 return  # `lost` tells the rest
             except (AtmoError, KeyError) as error:
@@ -145,8 +156,9 @@ class Giving:
                 log.warning("a chunk was not sent", root=root.hex()[:12], chunk=chunk, why=why)
                 self._say(peer, NotServed(root, "failed", why[:1000]))
                 continue
-            self.uploads.sent(peer, len(data))
-            self._told(peer, root, len(data))
+            size_bytes = len(frame) - len(head(len(frame)))
+            self.uploads.sent(peer, size_bytes)
+            self._told(peer, root, size_bytes)
 
     async def _send_manifest(self, peer: PeerId, wanted: GetManifest) -> None:
         try:

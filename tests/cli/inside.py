@@ -28,7 +28,7 @@ def inside(*arguments: str, given: str | bytes = "", **environ: str) -> Outcome:
         redirect_stdout(out),
         redirect_stderr(err),
     ):
-        code = running.execute(app)
+        code = running.execute()
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.cluster import eventually
 
 ROOT = Path(__file__).parents[2]
-ATMO = shlex.join([sys.executable, "-m", "atmo.cli.main"])
+ATMO = shlex.join([sys.executable, "-m", "atmo"])
 
 
 class Terminal:

@@ -197,7 +197,7 @@ def test_ctrl_c_ends_a_foreground_node_cleanly(environ: dict[str, str]) -> None:
     import sys
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "atmo.cli.main", "node", "start", "--foreground"],
+        [sys.executable, "-m", "atmo", "node", "start", "--foreground"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

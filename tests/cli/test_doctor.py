@@ -194,7 +194,7 @@ def test_no_multicast(users: list[User]) -> None:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*prefix, sys.executable, "-m", "atmo.cli.main", *arguments],
+            [*prefix, sys.executable, "-m", "atmo", *arguments],
             capture_output=True, text=True, check=False, timeout=60, env=environ,
         )  # fmt: skip
 

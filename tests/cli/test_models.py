@@ -176,7 +176,7 @@ def test_a_model_is_pulled_from_the_hub_and_can_be_asked_for_by_name(environ: di
 
 def pulling(environ: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "atmo.cli.main", "models", "pull", "hf://org/large"],
+        [sys.executable, "-m", "atmo", "models", "pull", "hf://org/large"],
         env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

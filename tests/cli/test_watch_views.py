@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from atmo.cli.watch import demo
+from atmo.cli.watch.canvas import Canvas
 from atmo.cli.watch.cells import Frame, bar, clean, fit, spark
 from atmo.cli.watch.frame import frame, still
 from atmo.cli.watch.keys import Reader
@@ -328,3 +331,29 @@ def test_an_escape_that_nothing_follows_is_the_escape_key() -> None:
     assert reader.feed(b"\x1bq") == ["escape", "q"]
     assert reader.feed(b"\x1b[") == []
     assert reader.flush() == ["escape", "["]
+
+
+def test_of_a_frame_only_what_differs_is_written_and_the_screen_is_the_frame() -> None:
+    out, screen = io.StringIO(), [""] * 24
+    canvas, story, view = Canvas(Console(file=out, force_terminal=True, width=80, height=24)), demo.story(200), View()
+
+    def drawn(size: tuple[int, int] = (80, 24)) -> int:
+        """How many lines were written."""
+        out.seek(0)
+        out.truncate()
+        canvas.draw(picture := frame(story, view, *size), size)
+        lines = re.findall(r"\x1b\[(\d+)H(.*?)(?=\x1b\[\d+H|\Z)", out.getvalue())
+        for row, text in lines:
+            screen[int(row) - 1] = re.sub(r"\x1b\[[\d;]*m", "", text).rstrip()
+        assert "\n".join(screen[: size[1]]) == picture.text
+        return len(lines)
+
+    assert drawn() == 24
+    assert drawn() == 0
+    assert out.getvalue() == ""
+    for key in ("down", "3", "end", "/", "x", "escape", "1", "?"):
+        view = keys(view, story, key)
+        assert drawn() > 0, key
+    story.seen(demo.report(200, random.Random(3)))  # the same nodes with other numbers
+    assert 0 < drawn() < 24
+    assert drawn((80, 20)) == 20

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from atmo.cli.grammar import completion
-from atmo.cli.grammar.options import AsJson, ConfigFile, Home, NodeHome, NodeName, before_command, pairs
+from atmo.cli.grammar.options import AsJson, ConfigFile, Home, NodeHome, NodeName, before_command
+from atmo.cli.wishes import pairs
 
 app = typer.Typer(help="Start, stop and look at the nodes on this machine. Without a command: how the node is.")
 

@@ -108,10 +108,3 @@ def before_command(context: typer.Context, **given: Any) -> bool:
                 hint=f"Write it behind: {context.command_path} {context.invoked_subcommand} {option}",
             )
     return False
-
-
-def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
-    """`["residency=eu"]` -> `{"residency": "eu"}`. Raises ConfigError."""
-    from atmo.config import parse_labels
-
-    return dict(parse_labels(given, option)) if given else {}

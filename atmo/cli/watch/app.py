@@ -1,4 +1,4 @@
-"""`atmo mesh watch`: the loop that waits for keys and news and draws. The only place that owns a live screen."""
+"""`atmo mesh watch`: the loop that waits for keys and news and draws. The only place that owns the screen."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from atmo.cli import output
 from atmo.cli.watch import keys
-from atmo.cli.watch.cells import Frame
+from atmo.cli.watch.canvas import Canvas
 from atmo.cli.watch.feed import Feed, finder
-from atmo.cli.watch.frame import differ, frame, still
+from atmo.cli.watch.frame import frame, still
 from atmo.cli.watch.story import Story
 from atmo.cli.watch.view import View, press
 from atmo.client import SyncClient
@@ -86,13 +85,9 @@ def _live(connect: Callable[[], SyncClient], interval_s: float, for_s: float) ->
         stack.callback(feed.close)
         screen = _Screen(feed, keyboard, woken)
         stack.enter_context(_signals(screen, wake))
-        live = stack.enter_context(
-            Live(
-                console=output.console(), screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-            )
-        )
+        stack.enter_context(output.console().screen(hide_cursor=True))
         feed.start()
-        screen.run(live, time.monotonic() + for_s if for_s else float("inf"))
+        screen.run(output.console(), time.monotonic() + for_s if for_s else float("inf"))
 
 
 class _Screen:
@@ -105,19 +100,20 @@ class _Screen:
         self._keyboard = keyboard
         self._woken = woken
         self._reader = keys.Reader()
-        self._drawn: Frame | None = None
         self._drawn_s = self._heard_s = time.monotonic()
 
-    def run(self, live: Live, ends_s: float) -> None:
+    def run(self, console: Console, ends_s: float) -> None:
         """Until the person leaves or the time is over."""
-        news = True
+        canvas, news = Canvas(console), True
         while not self.view.left and time.monotonic() < ends_s:
             wait_s = self._drawn_s + FRAME_S - time.monotonic() if news else IDLE_S
             pressed = self._wait(max(0.0, min(wait_s, ends_s - time.monotonic())), for_news=not news)
             news = news or not pressed
             if pressed or time.monotonic() >= self._drawn_s + FRAME_S:
                 self._take()
-                self._draw(live)
+                self._drawn_s = time.monotonic()
+                size = console.size
+                canvas.draw(frame(self.story, self.view, size.width, size.height), size)
                 news = False
 
     def _wait(self, timeout_s: float, *, for_news: bool) -> bool:
@@ -168,14 +164,6 @@ class _Screen:
             self.story.trouble = f"The node says nothing for {silent_s:.0f} s."
         elif silent_s < SILENT_S and self.story.trouble.startswith("The node says nothing"):
             self.story.trouble = ""
-
-    def _draw(self, live: Live) -> None:
-        self._drawn_s = time.monotonic()
-        size = live.console.size
-        fresh = frame(self.story, self.view, size.width, size.height)
-        if differ(self._drawn, fresh):
-            self._drawn = fresh
-            live.update(fresh, refresh=True)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from rich.style import Style
 
 from atmo.cli.watch import cells, details
@@ -128,7 +126,8 @@ def _overview(story: Story, view: View, width: int, height: int) -> list[Line]:
     """Nodes above, as many as there are and half of the screen at most; requests and events below."""
     nodes = listed("nodes", story, view)
     upper = min(len(nodes) + 2, max(height // 2, height - 24))
-    made = table(NODES, story, nodes, width, upper - 1, _at("nodes", nodes, view))
+    state = (story.looks, view.filter, view.orders.get("nodes"), at := _at("nodes", nodes, view), width, upper)
+    made = [*story.keep("nodes drawn", state, lambda: table(NODES, story, nodes, width, upper - 1, at))]
     made += _moving(story, width, height // 4)
     made.append(cells.plain("─" * width, width, DIM))
     lower = height - len(made)
@@ -230,8 +229,3 @@ def _position(story: Story, view: View) -> str:
     """Which of how many is chosen."""
     entries = listed(view.at, story, view)
     return f"{place(PANES[view.at], entries, view.chosen.get(view.at, '')) + 1}/{len(entries)}" if entries else ""
-
-
-def differ(old: Frame | None, new: Frame) -> bool:
-    """Is there anything to draw?"""
-    return old is None or any(a != b for a, b in itertools.zip_longest(old.lines, new.lines))

@@ -6,9 +6,11 @@ Pure: it is told what a node said, in the order in which it said it, and takes n
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
+T = TypeVar("T")
 Json = dict[str, Any]
 
 EVENTS_KEPT = 500
@@ -101,6 +103,8 @@ class Story:
     decisions: dict[str, list[str]] = field(default_factory=dict)
     at_s: float = 0.0
     trouble: str = ""
+    looks: int = 0  # at the mesh; whatever was made of nodes holds until the next one
+    kept: dict[str, tuple[object, Any]] = field(default_factory=dict)  # what was made of which state
     _written: dict[str, float] = field(default_factory=dict)  # tokens a second of answers since the last look
 
     @property
@@ -124,6 +128,7 @@ class Story:
         """A look at the mesh. A node's speed is what it tells, or what was seen since the last look if that is more:
         a short answer begins and ends between two looks."""
         self.report = report
+        self.looks += 1
         for node in self.nodes:
             self.names[node["peer"]] = node["name"]
         alive = {
@@ -135,6 +140,13 @@ class Story:
         for peer, tps in alive.items():
             self.history.setdefault(peer, deque(maxlen=HISTORY_KEPT)).append(tps)
         self.total.append(sum(alive.values()))
+
+    def keep(self, name: str, state: object, make: Callable[[], T]) -> T:
+        """What `make` makes of a state, made once as long as the state is the same."""
+        known = self.kept.get(name)
+        if known is None or known[0] != state:
+            known = self.kept[name] = (state, make())
+        return cast(T, known[1])
 
     def tps(self, peer: str) -> float:
         """Tokens a second at present, about."""

@@ -43,6 +43,13 @@ class View:
 
 def listed(name: str, story: Story, view: View) -> list[Entry]:
     """The entries of a pane as they are shown: filtered and sorted."""
+    if name != "nodes":
+        return _listed(name, story, view)
+    state = (story.looks, view.filter, view.orders.get(name))
+    return story.keep("nodes listed", state, lambda: _listed(name, story, view))
+
+
+def _listed(name: str, story: Story, view: View) -> list[Entry]:
     pane = PANES[name]
     entries = pane.entries(story)
     if view.filter:

@@ -1,0 +1,46 @@
+"""The command line as Typer reads it, and its errors in our words."""
+
+from __future__ import annotations
+
+import sys
+
+from typer.exceptions import Abort, Exit, TyperException
+
+from atmo.cli.main import app
+from atmo.cli.running import INTERRUPTED
+from atmo.errors import UsageError
+
+
+def run() -> int:
+    """The exit code. Raises UsageError, BrokenPipeError, and what the command raises."""
+    try:
+        return int(app(prog_name="atmo", standalone_mode=False) or 0)
+    except SystemExit as exc:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a broken pipe
+            raise BrokenPipeError from exc
+        raise
+    except Exit as exc:
+        return exc.exit_code
+    except Abort:
+        return INTERRUPTED
+    except TyperException as exc:
+        if type(exc).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{exc.format_message()}\n")
+            return UsageError.exit_code
+        raise _misused(exc) from None
+
+
+def _misused(exc: TyperException) -> UsageError:
+    """What Typer says of a wrong command line, in our form."""
+    context = getattr(exc, "ctx", None)
+    message = exc.format_message()
+    path = context.command_path if context is not None else "atmo"
+    hint = f"See: {path} --help"
+    possible = getattr(exc, "possibilities", None)
+    if possible:
+        message = exc.message
+        hint = f"Did you mean {possible[0]!r}? {hint}"
+    elif " Did you mean " in message:
+        message, _, near = message.partition(" Did you mean ")
+        hint = f"Did you mean {near} {hint}"
+    return UsageError(message if message.endswith((".", "!", "?")) else f"{message}.", hint=hint)
