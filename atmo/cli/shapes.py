@@ -179,8 +179,9 @@ class Excluded(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Decision(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a request goes, with every term. request_id: empty when nothing was asked; by_text: the text's meaning
-    decided; fallback: nothing fits, a general chat answers; explored: chosen to learn how it is; alternatives: peer and
-    capability to turn to if this one fails; lines: all of it in words."""
+    decided; fallback: nothing fits, a general chat answers, or what can read the image; explored: chosen to learn
+    how it is; alternatives: peer and capability to turn to if this one fails; unfit: the relevance below which nothing
+    would have fitted, 0 where the text had no say; lines: all of it in words."""
 
     request_id: str
     asked_at: str
@@ -198,6 +199,7 @@ class Decision(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rows_known: int
     elapsed_s: float
     probability: float
+    unfit: float
     lines: list[str]
 
 

@@ -25,6 +25,7 @@ ClassKey = NewType("ClassKey", bytes)
 """First 16 bytes of SHA-256 over the encoded capability: equal for nodes that offer the same."""
 
 CHAT, EMBEDDING, CLASSIFICATION, VISION = "chat", "embedding", "classification", "vision"
+TEXT = "text"  # the modality of every request
 
 Paragraph = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 View = Annotated[bytes, Meta(min_length=EMBEDDING_DIM, max_length=EMBEDDING_DIM)]
@@ -46,7 +47,7 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     root: Word = ""
     version: Word = ""
     context: Big = 0
-    modalities: Annotated[tuple[Word, ...], Meta(max_length=8)] = ("text",)
+    modalities: Annotated[tuple[Word, ...], Meta(max_length=8)] = (TEXT,)
     quantisation: Word = ""
     parameters: Big = 0
     strength: Unit = 0.0

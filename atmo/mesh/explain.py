@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from atmo.ids import PeerId, format_peer
+from atmo.mesh.capability import CHAT
 from atmo.mesh.decision import Decision, Excluded, Terms
 from atmo.mesh.field import FieldSettings, GradientField
 from atmo.mesh.query import Query
@@ -71,10 +72,11 @@ def lines(decision: Decision) -> list[str]:
     chosen = decision.chosen
     told = [f"{chosen.node} serves this with {chosen.capability}: {chosen.why}."]
     if decision.fallback:
-        told.append("No capability fits the text; a general chat answers instead.")
+        told.append(f"No capability fits the text; {_stand_in(chosen.capability)} answers instead.")
     elif decision.by_text:
         lead = "clearly" if decision.sure else "narrowly"
         told.append(f"Relevance {chosen.relevance:.3f}: {lead} the best fit, right in {decision.probability:.0%}.")
+        told.append(f"Below a relevance of {decision.unfit:.3f} nothing would have fitted.")
     told += [
         f"{terms.capability}: relevance {terms.relevance:.3f} = {1 - SECOND_WEIGHT:g} x {terms.first:.3f} first reading"
         f" + {SECOND_WEIGHT:g} x {terms.second:.3f} second reading"
@@ -94,6 +96,10 @@ def lines(decision: Decision) -> list[str]:
     told += [f"Out of the question: {excluded.rows} that {excluded.reason}." for excluded in decision.excluded]
     told.append(f"{decision.rows_read} of {decision.rows_known} offers read in {decision.elapsed_s * 1e3:.2f} ms.")
     return told
+
+
+def _stand_in(capability: str) -> str:
+    return "a general chat" if f":{CHAT}:" in capability else "what can read all of the request"
 
 
 def arithmetic(terms: Terms) -> str:

@@ -39,7 +39,7 @@ FIRST_WINDOW, LEAST_WINDOW, MOST_WINDOW = 4, 2, 32
 WINDOW_GAIN = 2.0
 # A fast source may owe what it sends in this time, however near it is: on a busy machine neither end runs all the time.
 # A guess: a few time slices of the scheduler.
-PAUSE_S = 0.03
+PAUSE_S = 0.05
 # What is left of a source's best rate with each chunk, so that an old best is forgotten: half after 35 chunks. A guess.
 RATE_MEMORY = 0.98
 # A source is late after this many times what its pace says, and no sooner than that. Guesses.
@@ -368,7 +368,7 @@ class Download:
         ready = ready or list(self.sources.values())  # better a slow source than none
         for source in sorted(ready, key=lambda each: len(each.owed)):
             free = min(source.window - len(source.owed), room)
-            if free <= 0 or (free < source.window // 4 and source.owed):
+            if free <= 0 or (free < source.window // 3 and source.owed):
                 continue  # a few at a time: looking costs as much for one as for many
             chunks = self._rarest(source, free) or self._again(source, free)
             if chunks:

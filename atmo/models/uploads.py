@@ -155,6 +155,10 @@ class Bucket:
         self._per_s = per_s
         self._free_s = now_s
 
+    @property
+    def limited(self) -> bool:
+        return self._per_s > 0
+
     def take(self, size_bytes: int, now_s: float) -> float:
         """How long to wait before sending this much, which is counted as sent then."""
         if self._per_s <= 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -56,7 +57,7 @@ class Given:
     def __init__(self, now_s: float) -> None:
         self.peers: dict[PeerId, int] = {}
         self.began_s = self.last_s = now_s
-        self.window: list[tuple[float, int]] = []
+        self.window: deque[tuple[float, int]] = deque(maxlen=400)
 
 
 class Transfers:
@@ -253,7 +254,6 @@ class Transfers:
             given = self._given[root] = Given(now_s)
         given.peers[peer] = given.peers.get(peer, 0) + size_bytes
         given.last_s = now_s
-        given.window = [(at_s, size) for at_s, size in given.window if now_s - at_s < 3.0][-400:]
         given.window.append((now_s, size_bytes))
 
     async def _send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:

@@ -118,6 +118,7 @@ def test_files_and_images_reach_the_models(seeing: Cluster, tmp_path: Path) -> N
     picture.save(photo)
     assert "4" in atmo("ask", "Answer this:", str(note)).out
     assert atmo("ask", "--file", str(photo)).out.startswith("red circle")
+    assert atmo("ask", "hello", str(photo)).out.startswith("red circle"), "whatever the text says"
     refused = atmo("ask", "--file", str(photo), "--model", "atmo-nano")
     assert refused.code == 5
     assert "modality image" in refused.err

@@ -165,6 +165,21 @@ def test_a_pinned_type_other_than_chat_is_served_whatever_the_text(town: Town) -
     assert not town.ask("something else entirely", type="embedding").fallback
 
 
+def test_an_image_goes_to_whatever_reads_images_when_its_text_fits_nothing(town: Town) -> None:
+    town.node("eye", capability("shapes", "shapes", "vision", modalities=("text", "image")))
+    assert town.ask("shapes", modality="image").fallback is False
+    decision = town.ask("weather", modality="image")
+    assert (decision.chosen.node, decision.fallback) == ("eye", True)
+    assert "No capability fits the text; what can read all of the request answers instead." in lines(decision)
+    with pytest.raises(NoRoute, match="Nothing that is offered fits"):
+        town.ask("weather", modality="image", strict=True)
+    with pytest.raises(NoRoute):
+        town.ask("weather", modality="audio")
+
+    town.node("seer", capability("llava", "anything", modalities=("text", "image")))
+    assert town.ask("weather", modality="image").chosen.node == "seer", "a chat is the better answer"
+
+
 def test_without_a_general_chat_any_chat_takes_what_fits_nothing(town: Town) -> None:
     town.node("sensor", capability("thermometer", "temperature", kind="tool"))
     town.node("desk", capability("coder", "code"))

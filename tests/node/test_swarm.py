@@ -244,7 +244,7 @@ async def test_heartbeats_do_not_wait_for_a_stuck_transfer_and_memory_is_bounded
             return write(number, data)
 
         fetch.partial.write = slowly  # type: ignore[method-assign, assignment]
-        await until(lambda: fetch.download is not None and len(fetch._writing) >= 4, "the disk stands still")
+        await until(lambda: fetch._writers is not None and fetch._writers.waiting >= 4, "the disk stands still")
         told_s = newcomer.mesh.transport.stats()[origin.peer].up_s
         timeout_s = 1.5
         await until(

@@ -24,7 +24,7 @@ export function explanation(decision) {
 
 function facts(decision) {
   const told = [`decided in ${duration(decision.elapsed_s)}`, `${number(decision.rows_read)} of ${count(decision.rows_known, "offer")} read`];
-  if (decision.fallback) told.push("nothing fits the text, so a general chat answers");
+  if (decision.fallback) told.push(`nothing fits the text, so ${decision.chosen.capability.includes(":chat:") ? "a general chat" : "what can read all of the request"} answers`);
   else if (decision.by_text) told.push(`relevance ${number(decision.chosen.relevance, 3)}, ${decision.sure ? "clearly" : "narrowly"} the best fit`, `the right one in ${percent(decision.probability)}`);
   else told.push("the model or type was named, so the text had no say");
   if (decision.explored) told.push("drawn evenly, to keep learning");
