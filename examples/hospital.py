@@ -84,7 +84,7 @@ def _planned(client: SyncClient) -> bool:
 
 def _ask(client: SyncClient, console: Console, atmo: Run) -> list[str]:
     console.print(f"[dim]hospital$ atmo ask --private --yes[/] [bold]{QUESTION!r}[/]")
-    arrival, text, receipt, failures = Arrival(lambda: console), "", "", []
+    arrival, text, receipt, failures = Arrival(console), "", "", []
     with client.stream(QUESTION, private=True, migrate="yes", timeout_s=60) as answer:
         for step in answer.steps():
             if step.kind == "plan":

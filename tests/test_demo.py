@@ -23,4 +23,4 @@ def test_the_demo_runs_to_its_end_and_everything_works() -> None:
     assert "All as it should be" in done.stdout
     assert "5 of 5 prompts" in done.stdout
     assert "clinic-chat: 100%" in done.stdout
-    assert "Signed by the node it names, and unchanged since." in done.stdout
+    assert "Signed by hospital, member of your mesh, and unchanged since." in done.stdout

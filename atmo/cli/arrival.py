@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from atmo.cli import output
@@ -16,22 +15,24 @@ STEP = 0.25
 
 
 class Arrival:
-    """Show each `transfer` and `loading` event; `close` it when something else is printed or all is over.
+    """Show each `transfer` and `loading` event; `close` it when something else is printed or all is over. console:
+    standard error where none is given."""
 
-    console: where, standard error if not said.
-    """
-
-    def __init__(self, console: Callable[[], Console] = output.aside) -> None:
-        self._console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self._given = console
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._told = -1.0
 
+    @property
+    def _console(self) -> Console:
+        return self._given or output.aside()
+
     def show(self, event: dict[str, Any]) -> None:
         if event["event"] == "loading":
             self.close()
-            self._console().print(f"[dim]loading {event['model']} at {event['at']} ...[/]")
-        elif self._console().is_terminal:
+            self._console.print(f"[dim]loading {event['model']} at {event['at']} ...[/]")
+        elif self._console.is_terminal:
             self._bar(event)
         else:
             self._line(event)
@@ -45,7 +46,7 @@ class Arrival:
         from atmo.cli import views
 
         if self._progress is None:
-            self._progress = _progress(self._console())
+            self._progress = _progress(self._console)
             self._task = self._progress.add_task(event["model"], total=event["bytes_total"] or None, speed="")
             self._progress.start()
         assert self._task is not None
@@ -63,7 +64,7 @@ class Arrival:
         if share >= self._told + STEP or (share == 1.0 and self._told < 1.0):
             self._told = share
             speed = views.transfer_speed(event)
-            self._console().print(f"{event['model']}: {share:.0%} {speed}".rstrip(), markup=False)
+            self._console.print(f"{event['model']}: {share:.0%} {speed}".rstrip(), markup=False)
 
 
 def _progress(console: Console) -> Progress:
