@@ -92,12 +92,12 @@ class DiscoverySection(Section, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class InferenceSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """engine: `auto` takes what is installed and fits the model; threads: 0 is one for each core; slots: requests one
-    model answers at once; context: in tokens, 0 is the model's own; batch: tokens read at once, 0 is the engine's own;
-    gpu_layers: how much of a model a GPU holds, -1 is all that fits; queue: requests that may wait for a slot;
-    own_first: requests asked on this machine wait before those of other nodes; drain_s: how long a node that is told to
-    stop goes on with what it has begun; idle_unload_s: a model that nobody asks for so long is unloaded until the next
-    request, 0 for never."""
+    """engine: `auto` takes what is installed and fits the model; threads: 0 is one for each core this process may use;
+    slots: requests one model answers at once; context: in tokens, 0 is the model's own; batch: tokens read at once, 0
+    is the engine's own; gpu_layers: how much of a model a GPU holds, -1 is all that fits; queue: requests that may wait
+    for a slot; own_first: requests asked on this machine wait before those of other nodes; drain_s: how long a node
+    that is told to stop goes on with what it has begun; idle_unload_s: a model that nobody asks for so long is unloaded
+    until the next request, 0 for never."""
 
     engine: str = "auto"
     threads: int = 0
@@ -134,13 +134,15 @@ class ModelsSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     models away may take of the line, in 10^6 bytes a second, 0 for all of it; fetch_for_others: other members may have
     this node fetch and serve a model, because the data are where it is; keep_migrated: what was fetched for a request
     is served on, and removed after it otherwise; prefetch: fetch what is asked for here often and is not here, within
-    the quota, which must be set."""
+    the quota, which must be set; plain_lane: send models that any member may have unencrypted to nodes that set this,
+    too, on a network where everybody may read them; its port, where transport.lane_port is set, is the fourth."""
 
     quota_gb: float = 0.0
     upload_mb_per_s: float = 0.0
     fetch_for_others: bool = True
     keep_migrated: bool = True
     prefetch: bool = False
+    plain_lane: bool = False
 
 
 class LogSection(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -428,6 +430,14 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"models.upload_mb_per_s = {config.models.upload_mb_per_s} is no speed.", hint="Use 0 for no limit."
         )
+    lane_port = config.transport.lane_port
+    if config.models.plain_lane and lane_port and config.transport.port == lane_port + LANES:
+        raise ConfigError(
+            f"transport.port {config.transport.port} is the plain lane's, the fourth from transport.lane_port on.",
+            hint=f"Use {config.transport.port + 1} for lane_port.",
+        )
+    if config.models.plain_lane and lane_port + LANES > 65535:
+        raise ConfigError(f"{lane_port} is not the first of four ports.", hint="Use 1 to 65532, or 0.")
     if config.models.prefetch and not config.models.quota_gb:
         raise ConfigError("models.prefetch needs a bound.", hint="Set models.quota_gb, too.")
     if not 0 <= config.models.quota_gb < 1e9:

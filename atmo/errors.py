@@ -7,6 +7,8 @@ into this tree at the boundary where they occur (`raise ... from exc`).
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AtmoError(Exception):
     """Root of all errors raised on purpose. You do not get it for programming mistakes: those stay what they are."""
@@ -174,6 +176,15 @@ class NoRoute(RoutingError):
     """No node can serve the request; the message says which condition excluded whom."""
 
     code = "no_route"
+
+
+class ModelCouldCome(NoRoute):
+    """No node can serve the request, and a model could come that would. `plan`: which, from where, to where, how long;
+    nothing of it happens unless the request says so."""
+
+    def __init__(self, message: str, *, plan: dict[str, Any], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.plan = plan
 
 
 class OutsideBoundary(RoutingError):

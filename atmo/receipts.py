@@ -2,29 +2,39 @@
 
 A receipt is a file: `{"statement": TEXT, "signature": HEX}`. The statement is JSON; what is signed are its bytes as
 they stand in the file (UTF-8), behind the domain name and a zero byte, so nothing has to be written in one certain way
-to be verified. It names its signer, a peer id, which is the public key. It never holds the prompt or the answer.
+to be verified. It names its signer, a peer id, which is the public key, and carries the certificate by which the root
+of the mesh, whose id is a public key as well, made the signer a member: whoever knows a mesh's id needs nothing else.
+It never holds the prompt or the answer.
 
 A receipt proves that the holder of that key said so, not that it was so: a node that lies signs lies.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atmo.errors import AtmoError, UsageError
-from atmo.ids import format_peer, parse_peer
-from atmo.keys import Identity, verify
+import msgspec
 
-DOMAIN = b"atmo/receipt/1"
+from atmo.errors import AtmoError, RemoteProtocolError, UsageError
+from atmo.ids import MeshId, format_peer, parse_peer
+from atmo.keys import CLOCK_TOLERANCE_S, Certificate, Identity, check_certificate, verify
+
+DOMAIN = b"atmo/receipt/2"
+VERSION = 2
 MAX_RECEIPT_BYTES = 1 << 20
 FOLDER = "receipts"
 # What a statement must say to be one.
-_FIELDS = ("id", "signer", "mesh", "asked_at_s", "done_at_s", "rule", "model", "answered_by", "request_bytes_out")
+_FIELDS = (
+    "id", "signer", "mesh", "certificate", "asked_at_s", "done_at_s", "rule", "model", "answered_by",
+    "request_bytes_out",
+)  # fmt: skip
 
 Json = dict[str, Any]
 
@@ -47,9 +57,15 @@ class Receipt:
         return verify(parse_peer(self.says["signer"]), DOMAIN, self.statement.encode(), self.signature)
 
 
-def sign(identity: Identity, says: Json) -> Receipt:
-    """A receipt of this node: the signer is filled in."""
-    said = {**says, "signer": format_peer(identity.public)}
+def sign(identity: Identity, mesh: MeshId, certificate: Certificate, says: Json) -> Receipt:
+    """A receipt of this node: version, signer, mesh and certificate are filled in."""
+    said = {
+        **says,
+        "version": VERSION,
+        "signer": format_peer(identity.public),
+        "mesh": format_peer(mesh),
+        "certificate": base64.b64encode(msgspec.msgpack.encode(certificate)).decode(),
+    }
     statement = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Receipt(statement, identity.sign(DOMAIN, statement.encode()), said)
 
@@ -75,6 +91,9 @@ def read(file: Path) -> Receipt:
         outer = json.loads(file.read_bytes())
         statement, signature = outer["statement"], bytes.fromhex(outer["signature"])
         says = json.loads(statement)
+        if isinstance(says, dict) and says.get("version") != VERSION:
+            told = str(says.get("version"))[:20]
+            raise _not_one(file, f"its version is {told}, and this program reads {VERSION}")
         if not isinstance(says, dict) or any(name not in says for name in _FIELDS):
             raise _not_one(file, "fields are missing")
         parse_peer(says["signer"])
@@ -91,18 +110,51 @@ def read(file: Path) -> Receipt:
     return Receipt(statement, signature, says)
 
 
-def problems(receipt: Receipt, signer: str = "") -> list[str]:
-    """What is wrong with it, nothing if all is well. signer: the peer id that must have signed it.
+def problems(receipt: Receipt, signer: str = "", mesh: str = "") -> list[str]:
+    """What is wrong with it, nothing if all is well. signer: the peer id that must have signed it; mesh: the id of the
+    mesh whose member that must be.
 
-    Besides the signature: who answered, and whoever was sent any of the request, must be inside the rule that it names.
+    Besides the signature and the certificate: who answered, and whoever was sent any of the request, must be inside the
+    rule that it names.
     """
     found = [] if receipt.genuine else ["the signature is not that of its signer over these words"]
     says = receipt.says
     if signer and says["signer"] != signer:
         found.append(f"it was signed by {says['signer']}")
+    if mesh and says["mesh"] != mesh:
+        found.append(f"it is of another mesh, {says['mesh']}")
+    if not found:
+        found += _membership(says)
     if not found and not _inside(says):
         found.append("by its own words the data left the boundary")
     return found
+
+
+def _membership(says: Json) -> list[str]:
+    """Did the root of the mesh that it names make its signer a member, for the time of which it speaks?"""
+    try:
+        sealed = base64.b64decode(says["certificate"], validate=True)
+        standing = check_certificate(msgspec.msgpack.decode(sealed, type=Certificate), MeshId(parse_peer(says["mesh"])))
+        done_s = float(says["done_at_s"])
+    except RemoteProtocolError as error:
+        return [f"its signer is not shown to be a member of the mesh: {error.message}"]
+    except (UsageError, ValueError, TypeError, msgspec.DecodeError) as error:
+        return [f"its certificate or the name of its mesh cannot be read: {type(error).__name__}"]
+    if standing.peer != parse_peer(says["signer"]):
+        return ["its certificate is that of another node"]
+    if not standing.not_before_s - CLOCK_TOLERANCE_S <= done_s <= standing.not_after_s:
+        return [
+            f"it speaks of {_day(done_s)}, and its signer was a member from {_day(standing.not_before_s)} to "
+            f"{_day(standing.not_after_s)}"
+        ]
+    return []
+
+
+def _day(at_s: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d", time.gmtime(at_s))
+    except (OverflowError, ValueError, OSError):
+        return "no day at all"
 
 
 def _inside(says: Json) -> bool:

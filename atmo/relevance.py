@@ -20,7 +20,7 @@ from atmo.errors import UsageError
 from atmo.ids import PeerId
 from atmo.mesh.capability import MAX_EXAMPLES, MAX_TEXT_CHARS, Capability, Descriptor
 from atmo.mesh.query import Query
-from atmo.mesh.ranking import fits, probabilities, rank
+from atmo.mesh.ranking import rank
 from atmo.mesh.rows import NodeInfo
 from atmo.mesh.table import RoutingTable
 from atmo.mesh.views import capability_text, views_of
@@ -173,10 +173,10 @@ def answer(table: RoutingTable, intent: Intent, encoder: Encoder) -> Answer:
     reading = encoder.read_prompt(intent.text)
     ranking = rank(table, Query(local=HERE, vector=reading.vector, tokens=reading.weighted()))
     ms = (time.perf_counter_ns() - begun_ns) / 1e6
-    shares, nothing = probabilities(ranking.scores)
+    shares, nothing = ranking.probabilities
     ids = [table.classes.capability[klass].descriptor.id for klass in ranking.classes]
     best = tuple(map(Score, ids[:SHOWN], ranking.scores, shares))
-    if fits(ranking.scores[0]):
+    if ranking.fits(ranking.scores[0]):
         return Answer(intent, ids[0], shares[0], best, ms)
     return Answer(intent, "", nothing, best, ms)
 

@@ -3,8 +3,8 @@
 As a process it talks JSON lines with its parent. First comes `{"root": hex, "home": path, "name": text}`, perhaps with
 `labels` and `models` (its `[models]` section); then commands, `do` being one of dial (address), share (path), await
 (model, links: until so many are there and somebody seeds it), fetch (model, seeders). It says `ready` (address, peer),
-`shared` (model), `linked`, and of each fetch `fetched` (s, bytes, cpu_s, sources by name, wasted_chunks,
-peak_rss_bytes). When its input ends it leaves the mesh and exits.
+`shared` (model), `linked`, and of each fetch `fetched` (s, bytes, plain_bytes, cpu_s, sources by name,
+wasted_chunks, peak_rss_bytes, rest_rss_bytes). When its input ends it leaves the mesh and exits.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def start(home: Path, name: str, root: Identity, labels: dict[str, str], m
     identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
     credential = issue_credential(root, identity, curve, wall_s=clock.wall())
     mesh_id = MeshId(root.public)
-    transport = ZmqTransport(identity.public, curve, credential, mesh_id, clock=clock)
+    transport = ZmqTransport(identity.public, curve, credential, mesh_id, clock=clock, plain_lane=models.plain_lane)
     journal = Journal(clock)
     mesh = MeshNode(
         identity=identity,
@@ -141,6 +141,7 @@ async def _obey(mover: Mover, command: Json) -> None:
 async def _fetch(mover: Mover, root: bytes, seeders: int) -> None:
     while not mover.seeders(root) <= mover.mesh.transport.linked() or len(mover.seeders(root)) < seeders:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
+    rest_rss_bytes = _rss_bytes()
     began_s, cpu_s = time.monotonic(), time.process_time()
     fetch = mover.fetch(root)
     await mover.transfers.wait(fetch)
@@ -150,12 +151,22 @@ async def _fetch(mover: Mover, root: bytes, seeders: int) -> None:
             "event": "fetched",
             "s": time.monotonic() - began_s,
             "bytes": sum(fetch.received.values()),
+            "plain_bytes": sum(link.plain.bytes_in for link in mover.mesh.transport.stats().values()),
             "cpu_s": time.process_time() - cpu_s,
             "sources": named,
             "wasted_chunks": fetch.download.wasted_chunks if fetch.download is not None else 0,
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "rest_rss_bytes": rest_rss_bytes,
         }
     )
+
+
+def _rss_bytes() -> int:
+    """What of this process is in memory now; where that cannot be told, the most that ever was."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def say(event: Json) -> None:

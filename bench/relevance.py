@@ -113,13 +113,12 @@ def _first_reading(offers: Sequence[Offer], encoder: Encoder, asked: Array) -> A
 
 
 def _second_reading(offers: Sequence[Offer], encoder: Encoder, intents: Sequence[Intent]) -> Array:
+    """Of all capabilities against each other, where ranking.py reads the best few."""
+    read = [encoder.read(capability_text(offer.description, offer.examples)).tokens for offer in offers]
+    offered = np.concatenate(read).astype(np.float32) / np.float32(TOKEN_SCALE)
+    starts = np.cumsum([0, *map(len, read[:-1])])
     asked = [encoder.read_prompt(intent.text).weighted() for intent in intents]
-    scores = []
-    for offer in offers:
-        tokens = encoder.read(capability_text(offer.description, offer.examples)).tokens
-        offered = tokens.astype(np.float32) / np.float32(TOKEN_SCALE)
-        scores.append([second_reading(offered, ALL, one)[0] for one in asked])
-    return np.array(scores, np.float32).T
+    return np.stack([second_reading(offered, starts, one) for one in asked])
 
 
 def _unit(vector: Array) -> Array:

@@ -1,10 +1,12 @@
 """Models that travel: how near one source comes to the wire, what several add, what eight downloaders cost an origin.
 
-In each round, in this order: a plain TCP connection, ZeroMQ without and with CURVE, each carrying as many frames of 1
-MiB as the model has chunks between two processes, one reading a file, the other writing one, neither hashing; then the
-mesh itself, one process each side, with everything it does: reading, encrypting, hashing, writing, syncing. Then 1, 2,
-4 and 8 sources to one downloader, and eight downloaders that begin together where only the origin has the model, every
-node's upload limited to the same rate by its own token bucket.
+In each round, in turns: a plain TCP connection, ZeroMQ without and with CURVE, each carrying as many frames of 1 MiB as
+the model has chunks between two processes, one reading a file, the other writing one, neither hashing; and the mesh
+itself, one process each side, with everything it does: reading, encrypting (or not, on the plain lane), hashing,
+writing, syncing. Then several sources to one downloader, what people copy files with today, and eight downloaders that
+begin together where only the origin has the model, every node's upload limited to the same rate by its own token
+bucket. All of these lie in memory, where there is room, so that the disk is not what is measured; the mesh once more on
+the disk, and the disk alone.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,8 @@ import msgspec
 
 from atmo.errors import AtmoError
 from atmo.keys import Identity
-from bench import processes
+from atmo.models.partial import WINDOW_CHUNKS
+from bench import copiers, processes
 from bench.harness import Context, Outcome, Pair, Series
 
 Json = dict[str, Any]
@@ -45,64 +51,121 @@ class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit_mb_per_s: float
 
 
+@dataclass
+class _Found:
+    """Samples of all rounds, by what was measured."""
+
+    wires: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in WIRES})
+    mesh: dict[int, list[float]] = field(default_factory=dict)
+    copiers: dict[str, list[float]] = field(default_factory=dict)
+    plain: list[float] = field(default_factory=list)
+    on_disk: list[float] = field(default_factory=list)
+    disk: list[float] = field(default_factory=list)
+    hash: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    plain_cpu: list[float] = field(default_factory=list)
+    rss: list[float] = field(default_factory=list)
+    egress: list[float] = field(default_factory=list)
+    walls: list[float] = field(default_factory=list)
+
+
 def run(context: Context) -> list[Outcome]:
-    return asyncio.run(_run(context, context.sizes(Sizes)))
+    sizes = context.sizes(Sizes)
+    with _in_memory(context.folder, 4 * sizes.model_mib + (sizes.downloaders + 1) * sizes.shared_mib) as memory:
+        return asyncio.run(_run(context, sizes, memory))
 
 
-async def _run(context: Context, sizes: Sizes) -> list[Outcome]:
-    wires: dict[str, list[float]] = {name: [] for name in WIRES}
-    mesh: dict[int, list[float]] = {count: [] for count in sizes.sources}
-    cpu: list[float] = []
-    rss: list[float] = []
-    egress: list[float] = []
-    walls: list[float] = []
-    bare = {"hash": [_hash_speed() for _ in range(sizes.rounds)], "disk": []}
+async def _run(context: Context, sizes: Sizes, memory: Path) -> list[Outcome]:
+    found = _Found()
     for number in range(sizes.rounds):
-        folder = context.folder / str(number)
+        folder = memory / str(number)
         folder.mkdir()
         model = _noise(folder / "model.bin", sizes.model_mib, context)
-        bare["disk"].append(_disk_speed(folder / "disk.bin", sizes.model_mib))
-        for name in WIRES:
-            wires[name].append(await _wire(name, model, folder))
+        await _compare(found, model, folder)
         for count in sizes.sources:
-            done = await _one_downloader(folder / f"from-{count}", model, count)
-            mesh[count].append(done["bytes"] / MIB / done["s"])
-            if count == 1:
-                cpu.append(done["cpu_s"] / done["bytes"] * 1e9)
-                rss.append(done["peak_rss_bytes"] / 1e6)
+            if count > 1:
+                done = await _one_downloader(folder / f"from-{count}", model, count)
+                found.mesh.setdefault(count, []).append(_speed(done))
+        for name, there in copiers.installed().items():
+            if there:
+                speed = await copiers.copy(name, model, folder / "copier", max(sizes.sources))
+                found.copiers.setdefault(name, []).append(speed)
+        await _on_disk(found, model, context.folder / str(number))
         shared = _noise(folder / "shared.bin", sizes.shared_mib, context)
         left, took_s = await _many(folder / "many", shared, sizes)
-        egress.append(left / shared.stat().st_size)
-        walls.append(took_s / (shared.stat().st_size / 1e6 / sizes.limit_mb_per_s))
-        _forget(folder)
+        found.egress.append(left / shared.stat().st_size)
+        found.walls.append(took_s / (shared.stat().st_size / 1e6 / sizes.limit_mb_per_s))
+        shutil.rmtree(folder)
         context.say(f"round {number + 1} of {sizes.rounds}")
-    return _outcomes(wires, mesh, bare, cpu, rss, egress, walls)
+    return _outcomes(found, memory != context.folder)
 
 
-def _outcomes(
-    wires: dict[str, list[float]],
-    mesh: dict[int, list[float]],
-    bare: dict[str, list[float]],
-    cpu: Sequence[float],
-    rss: Sequence[float],
-    egress: Sequence[float],
-    walls: Sequence[float],
-) -> list[Outcome]:
-    one = Series("mesh, one source", "MiB/s", mesh[1])
-    named = {name: Series(f"wire: {name}", "MiB/s", wires[name]) for name in WIRES}
-    lost = [1.0 - ours / its for ours, its in zip(mesh[1], wires["curve"], strict=True)]
-    found: list[Outcome] = [Pair(f"one source against {name}", one, named[name]) for name in WIRES]
-    found += [Series(f"mesh, {count} sources", "MiB/s", mesh[count]) for count in mesh if count > 1]
-    found += [
-        Series("share of CURVE lost", "share", lost),
-        Series("SHA-256, one thread", "MiB/s", bare["hash"]),
-        Series("disk, written and synced", "MiB/s", bare["disk"]),
-        Series("CPU of the downloader", "s/GB", list(cpu), "both threads, hashing and writing included"),
-        Series("memory of the downloader", "MB", list(rss), "the whole process at its peak"),
-        Series("origin egress", "models", list(egress), "what left the origin, in copies of the model"),
-        Series("wall time of all", "ideals", list(walls), "until the last has it, against one copy at the limit"),
+async def _compare(found: _Found, model: Path, folder: Path) -> None:
+    """The wires, and one source beside the wire that it is compared with."""
+    found.hash.append(_hash_speed())
+    found.wires["tcp"].append(await _wire("tcp", model, folder))
+    found.wires["plain"].append(await _wire("plain", model, folder))
+    done = await _one_downloader(folder / "plain", model, 1, plain_lane=True)
+    if done["plain_bytes"] < done["bytes"]:
+        raise AtmoError(f"Only {done['plain_bytes']} of {done['bytes']} bytes took the plain lane.")
+    found.plain.append(_speed(done))
+    found.plain_cpu.append(done["cpu_s"] / done["bytes"] * 1e9)
+    found.wires["curve"].append(await _wire("curve", model, folder))
+    done = await _one_downloader(folder / "from-1", model, 1)
+    found.mesh.setdefault(1, []).append(_speed(done))
+    found.cpu.append(done["cpu_s"] / done["bytes"] * 1e9)
+    found.rss.append((done["peak_rss_bytes"] - done["rest_rss_bytes"]) / 1e6)
+
+
+async def _on_disk(found: _Found, model: Path, folder: Path) -> None:
+    here = await asyncio.to_thread(_measure_disk, found, model, folder)
+    found.on_disk.append(_speed(await _one_downloader(folder / "from-1", here, 1)))
+    shutil.rmtree(folder)
+
+
+def _measure_disk(found: _Found, model: Path, folder: Path) -> Path:
+    """And leave the model there, with nothing that waits to be written."""
+    folder.mkdir()
+    found.disk.append(_disk_speed(folder / "disk.bin", model.stat().st_size // MIB))
+    here = folder / "model.bin"
+    shutil.copyfile(model, here)
+    os.sync()
+    return here
+
+
+def _outcomes(found: _Found, in_memory: bool) -> list[Outcome]:
+    where = "" if in_memory else "on the disk, for want of memory"
+    absent = [name for name, there in copiers.installed().items() if not there]
+    one = Series("mesh, one source", "MiB/s", found.mesh[1], where)
+    plain = Series("mesh, plain lane", "MiB/s", found.plain, where)
+    wires = {name: Series(f"wire: {name}", "MiB/s", found.wires[name], where) for name in WIRES}
+    others = [Series(name, "MiB/s", found.copiers[name], "not encrypted") for name in found.copiers]
+    on_disk = Series("mesh, one source, disk", "MiB/s", found.on_disk)
+    disk = Series("disk, written and synced", "MiB/s", found.disk, "each 32 MiB, as the mesh does")
+    return [
+        Pair("one source against CURVE", one, wires["curve"]),
+        Pair("plain lane against ZeroMQ", plain, wires["plain"]),
+        Pair("plain lane against TCP", plain, wires["tcp"]),
+        *(Pair(f"plain lane against {other.name}", plain, other) for other in others),
+        Pair("one source against the disk", on_disk, disk),
+        *(Series(f"mesh, {count} sources", "MiB/s", each) for count, each in found.mesh.items() if count > 1),
+        Series("share of CURVE lost", "share", _lost(found.mesh[1], found.wires["curve"])),
+        Series("share of plain ZeroMQ lost", "share", _lost(found.plain, found.wires["plain"])),
+        Series("SHA-256, one thread", "MiB/s", found.hash, f"not installed: {', '.join(absent)}" if absent else ""),
+        Series("CPU of the downloader", "s/GB", found.cpu, "both threads, hashing and writing included"),
+        Series("CPU of the downloader, plain", "s/GB", found.plain_cpu),
+        Series("memory of the transfer", "MB", found.rss, "the downloader's peak over what it took at rest"),
+        Series("origin egress", "models", found.egress, "what left the origin, in copies of the model"),
+        Series("wall time of all", "ideals", found.walls, "until the last has it, against one copy at the limit"),
     ]
-    return found
+
+
+def _lost(ours: list[float], theirs: list[float]) -> list[float]:
+    return [1.0 - our / their for our, their in zip(ours, theirs, strict=True)]
+
+
+def _speed(done: Json) -> float:
+    return float(done["bytes"] / MIB / done["s"])
 
 
 # Files
@@ -115,10 +178,18 @@ def _noise(path: Path, mib: int, context: Context) -> Path:
     return path
 
 
-def _forget(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.unlink()
+@contextmanager
+def _in_memory(otherwise: Path, needed_mib: int) -> Iterator[Path]:
+    """A folder of a file system in memory, if there is one with so much room."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shutil.disk_usage(shared).free < 2 * needed_mib * MIB:
+        yield otherwise
+        return
+    made = Path(tempfile.mkdtemp(prefix="atmo-bench-", dir=shared))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
 def _hash_speed() -> float:
@@ -131,8 +202,10 @@ def _hash_speed() -> float:
 def _disk_speed(path: Path, mib: int) -> float:
     data, began_s = os.urandom(MIB), time.perf_counter()
     with path.open("wb", buffering=0) as file:
-        for _ in range(mib):
+        for number in range(mib):
             file.write(data)
+            if number % WINDOW_CHUNKS == WINDOW_CHUNKS - 1:
+                os.fdatasync(file.fileno())
         os.fdatasync(file.fileno())
     path.unlink()
     return mib / (time.perf_counter() - began_s)
@@ -186,9 +259,11 @@ class _Movers:
         return made
 
 
-async def _one_downloader(folder: Path, model: Path, sources: int) -> Json:
+async def _one_downloader(folder: Path, model: Path, sources: int, **models: Any) -> Json:
+    """What the downloader says of its fetch. models: every node's `[models]`. The folder is removed."""
     async with AsyncExitStack() as stack:
-        movers = _Movers(folder, stack)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        movers = _Movers(folder, stack, **models)
         *givers, downloader = await movers.add(*(f"source-{number}" for number in range(sources)), "downloader")
         for source in givers:
             _tell(source, do="share", path=str(model))

@@ -62,13 +62,14 @@ def taken(report: Json) -> RenderableType:
 
 def pulled(report: Json) -> RenderableType:
     model = report["model"]
+    notes = [Text.from_markup(f"[yellow]![/] {escape(note)}") for note in report["notes"]]
     if not report["new"]:
-        return Group(_headline(model, "was here already"), *_next(model))
+        return Group(*notes, _headline(model, "was here already"), *_next(model))
     how = f"came from {_SOURCES.get(report['from'], report['from'])}"
     if report["fetched_bytes"] and report["seconds"] > 0:
         speed = size(report["fetched_bytes"] / report["seconds"])
         how += f": {size(report['fetched_bytes'])} in {_seconds(report['seconds'])}, {speed}/s"
-    return Group(_headline(model, how), *_next(model))
+    return Group(*notes, _headline(model, how), *_next(model))
 
 
 def inspected(report: Json) -> RenderableType:

@@ -206,12 +206,14 @@ def _removable(store: Store, which: str) -> StoredModel:
 
 
 def _is(model: StoredModel, which: str) -> bool:
+    if which == model.record.source:
+        return True
     return which.lower() == model.name.lower() or (len(which) >= 6 and model.root.hex().startswith(which.lower()))
 
 
 def _seeds(seed: Json, which: str, here: list[StoredModel]) -> bool:
     named = which.lower() == seed["model"].lower() or (len(which) >= 6 and seed["root"].startswith(which.lower()))
-    return named or seed["root"] in [model.root.hex() for model in here]
+    return named or which == seed["source"] or seed["root"] in [model.root.hex() for model in here]
 
 
 def _shareable(store: Store, which: str, config: Config) -> StoredModel:

@@ -42,10 +42,13 @@ def pull(
     if pin or (share and new and pulled.source != FileSource.label and not model.record.shared):
         may_share = share and new and pulled.source != FileSource.label
         model = store.mark(model.root, pinned=pin or None, shared=may_share or None)
+    if new and not share and model.record.shared:
+        model = store.mark(model.root, shared=False)  # what peers gave is given on unless its user says otherwise
     report = {
         "model": models_commands.stored(model),
         "new": new,
         "from": pulled.source,
+        "notes": [failure.message for failure in pulled.failures],
         "fetched_bytes": watcher.fetched_bytes,
         "seconds": round(time.monotonic() - begun_s, 3),
     }
@@ -57,13 +60,16 @@ def pull(
 
 def sources(config: Config, node: str) -> list[Source]:
     """In the order in which they are asked."""
-    return [PeerSource(config, node), HubSource(), UrlSource(), FileSource()]
+    hub = HubSource()
+    return [PeerSource(config, node, hub), hub, UrlSource(), FileSource()]
 
 
 def _chosen(label: str, wanted: Reference, config: Config, node: str) -> list[Source]:
     known = sources(config, node)
     if not label:
         return known
+    if label == PeerSource.label:
+        return [PeerSource(config, node)]  # nobody else is asked, so what peers say is what there is
     chosen = [source for source in known if source.label == label]
     if not chosen:
         labels = ", ".join(source.label for source in known)

@@ -180,7 +180,8 @@ class Excluded(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Decision(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a request goes, with every term. request_id: empty when nothing was asked; by_text: the text's meaning
     decided; fallback: nothing fits, a general chat answers, or what can read the image; explored: chosen to learn
-    how it is; alternatives: peer and capability to turn to if this one fails; lines: all of it in words."""
+    how it is; alternatives: peer and capability to turn to if this one fails; unfit: the relevance below which nothing
+    would have fitted, 0 where the text had no say; lines: all of it in words."""
 
     request_id: str
     asked_at: str
@@ -198,6 +199,7 @@ class Decision(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rows_known: int
     elapsed_s: float
     probability: float
+    unfit: float
     lines: list[str]
 
 
@@ -490,13 +492,15 @@ class ServedModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class SeededModel(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who gives which model away. complete: all of it; only: labels that a node must carry to be given it."""
+    """Who gives which model away. complete: all of it; only: labels that a node must carry to be given it;
+    source: the file of a hub that it says this is."""
 
     root: str
     model: str
     size_bytes: int
     complete: bool
     only: dict[str, str]
+    source: str
     peer: str
     node: str
 
@@ -519,9 +523,10 @@ class Imported(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Pulled(Imported, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """from: the source, empty where nothing had to be fetched."""
+    """from: the source, empty where nothing had to be fetched; notes: why those that were asked before it were not."""
 
     from_: str = msgspec.field(name="from")
+    notes: list[str]
     fetched_bytes: int
     seconds: float
 
@@ -739,11 +744,12 @@ class Health(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Receipt(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a node stated of a request whose data had to stay; docs/privacy.md says what each part means. version: of
-    the statement; signer: whose signature it is."""
+    the statement; signer: whose signature it is; certificate: what makes it a member of the mesh."""
 
     version: int
     id: str
     mesh: str
+    certificate: str
     node: dict[str, Any]
     asked_at_s: float
     done_at_s: float
@@ -770,9 +776,12 @@ class Receipts(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class CheckedReceipt(KeptReceipt, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """genuine: nothing is wrong with it; problems: what is, and the exit code is 1."""
+    """genuine: nothing is wrong with it; problems: what is, and the exit code is 1; own_mesh: it is of the mesh of this
+    home; revoked_at_s: when that mesh took its signer back, as far as is known here."""
 
     problems: list[str]
+    own_mesh: bool
+    revoked_at_s: int | None
 
 
 class Version(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):

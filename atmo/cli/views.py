@@ -70,13 +70,16 @@ def plan(event: Json) -> RenderableType:
     """Which model would come, from whom, where to, how large, how long."""
     sources = ", ".join(escape(source["name"]) for source in event["sources"]) or "this machine"
     moves = f"{size(event['moves_bytes'])} from {sources}" if event["moves_bytes"] else "on disk there already"
+    memory = f"memory {size(event['needs_bytes'])} of {size(event['free_bytes'])} free"
+    if event["needs_gpu_bytes"]:
+        memory += f", GPU memory {size(event['needs_gpu_bytes'])} of {size(event['free_gpu_bytes'])} free"
     return Text.from_markup(
         f"Nothing inside the boundary can serve this, but a model can come to the data:\n"
         f"  [bold]{escape(event['model'])}[/] {escape(event['quantisation'])} "
         f"to [bold]{escape(event['to']['name'])}[/]: {moves}, about {duration(event['expected_s'])}\n"
         f"  [dim]{escape(event['description'][:200])}[/]\n"
-        f"  [dim]memory {size(event['needs_bytes'])} of {size(event['free_bytes'])} free, context {event['context']} "
-        f"tokens, relevance {event['relevance']:.2f}[/]"
+        f"  [dim]{memory}, context {event['context']} tokens, "
+        f"relevance {event['relevance']:.2f}[/]"
     )
 
 
@@ -126,6 +129,7 @@ def receipt(says: Json) -> RenderableType:
     rows = [
         ("receipt", says["id"]),
         ("signed by", f"{says['node']['name']} {says['signer']}"),
+        ("mesh", says["mesh"]),
         ("rule", f"data_residency {homes}" if homes else "local_only" if rule["local_only"] else "none"),
         ("answered by", f"{says['answered_by']['name']} {says['answered_by']['peer']}"),
         ("model", f"{says['model']['name']} {says['model']['root']}"),
@@ -142,7 +146,19 @@ def receipt(says: Json) -> RenderableType:
 
 
 def verified(says: Json) -> RenderableType:
-    return Group(Text.from_markup("[bold green]✓[/] Signed by the node it names, and unchanged since."), receipt(says))
+    """named: the mesh was, by whoever verifies."""
+    whose = "your mesh" if says["own_mesh"] else f"mesh {says['mesh']}"
+    head = Text.assemble(
+        ("✓ ", "bold green"),
+        f"Signed by {says['node']['name']}, member of {whose}, and unchanged since.",
+        overflow="fold",
+    )
+    notes = []
+    if says["revoked_at_s"] is not None:
+        notes.append(f"The mesh took that member back on {day(says['revoked_at_s'])}.")
+    if not says["own_mesh"] and not says["named"]:
+        notes.append("That is not the mesh of this home. Is it the one you mean? Say so: --mesh ID")
+    return Group(head, *[Text.from_markup(f"[yellow]![/] {note}") for note in notes], receipt(says))
 
 
 def mesh(report: Json) -> RenderableType:

@@ -31,9 +31,8 @@ class RouteRequest(BaseModel):
     constraints: Json = Field(default_factory=dict)
 
 
-class AskRequest(RouteRequest):
-    """`intent`: what is to be done with the text, and decides alone where it goes; `images`: PNG or JPEG as data: URLs;
-    `max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up.
+class Wish(RouteRequest):
+    """What is asked for, and what may happen for its sake.
 
     private: the text stays where this node is: at nodes with its `residency`, or at this node where it has none.
     migrate: what to do when nobody inside the boundary can serve it and a model could come: `ask` tells the plan and
@@ -42,6 +41,12 @@ class AskRequest(RouteRequest):
 
     private: bool = False
     migrate: str = Field(default="", pattern="^(|ask|yes|no)$")
+
+
+class AskRequest(Wish):
+    """`intent`: what is to be done with the text, and decides alone where it goes; `images`: PNG or JPEG as data: URLs;
+    `max_tokens` 0: no limit; `seed` -1: any; `timeout_s`: seconds until the request is given up, without those in which
+    a model comes."""
 
     intent: str = ""
     system: str = ""
@@ -98,8 +103,7 @@ class NodeHandle(Protocol):
 
     def ask(self, request: AskRequest) -> AsyncIterator[Json]: ...
 
-    def answer(
-        self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
-    ) -> AsyncGenerator[Json, None]: ...
+    def answer(self, wish: Wish, task: Task, timeout_s: float) -> AsyncGenerator[Json, None]:
+        """For OpenAI's API. Raises ModelCouldCome where a plan is not agreed to."""
 
     def want_stop(self) -> None: ...

@@ -22,7 +22,8 @@ class Trace:
     id: what `x-request-id` says; given: it came from the client. mesh_id: of the request in the mesh, by which
     `atmo explain` finds the decision. asked: the model as the client named it, model: as the mesh calls what answered.
     retries: attempts that failed before a word; resumed: times the answer went on elsewhere after it had broken off;
-    other_model: with another model. Times in seconds since the arrival.
+    other_model: with another model. proof: what the client is told of receipts and of a model that came. Times in
+    seconds since the arrival.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Trace:
     code: str = ""
     first_s: float = 0.0
     total_s: float = 0.0
+    proof: Json = field(default_factory=dict)
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def hear(self, event: Json, *, lead: bool = True, prompt: bool = True) -> None:
@@ -71,6 +73,10 @@ class Trace:
                 self.other_model = self.other_model or bool(event.get("other_model"))
             else:
                 self.retries += 1
+        elif what == "receipt":
+            moved = event["receipt"]["transfer"]
+            came = {"came_bytes": moved["bytes_in"]} if moved else {}
+            self.proof = {**self.proof, **came, "receipts": [*self.proof.get("receipts", ()), event["id"]]}
 
     def _routed(self, event: Json) -> None:
         """Where it goes, and why; again after each failed attempt."""
@@ -79,7 +85,7 @@ class Trace:
         self.decision_s = event.get("elapsed_s", 0.0)
         if not self.mesh_id:
             self.mesh_id = event["request_id"]
-            if not self.given:
+            if not self.given and not self.status:  # what was told is not changed any more
                 self.id = self.mesh_id
 
     @property

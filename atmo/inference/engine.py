@@ -22,8 +22,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     kind: `gguf`, `encoder`, `classifier`, `vision` or `remote`; path: the model's file or folder, or the address of the
     server that runs it; engine: `auto`, `xllamacpp`, `llama-cpp-python` or `onnx`, or what a server speaks: `openai`,
     `ollama`, `anthropic`; context: tokens for one request, 0 for the model's own; slots: requests answered at once;
-    threads: 0 for as many as the machine has cores; gpu_layers: -1 for all that fit, 0 for none; key: where a server's
-    key is kept, `env:NAME` or `file:PATH`, never the key itself.
+    threads: 0 for one on each core this process may use; gpu_layers: -1 for all that fit, 0 for none; key: where a
+    server's key is kept, `env:NAME` or `file:PATH`, never the key itself.
     """
 
     name: str

@@ -65,6 +65,8 @@ def usual_places() -> list[Place]:
 
 async def look(place: Place, clock: Clock) -> Seen:
     """Ask a place for its models."""
+    if place.access.is_local and await place.access.is_refused():
+        return Seen(trouble=str(place.access.refused()), gone=True)
     trouble, gone = "", False
     for kind in place.kinds:
         dialect = open_dialect(kind, place.access)

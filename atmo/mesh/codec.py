@@ -45,10 +45,10 @@ def encode_large(message: AnyMessage) -> bytes:
     return frame
 
 
-def encode_chunk(root: bytes, chunk: int, data: bytes | memoryview) -> bytes:
-    """The frame of a `Chunk`, put together with a single copy of its data."""
-    head = (_HEAD, _CHUNK_HEAD, _encoder.encode(root), _encoder.encode(chunk), b"\xc6", len(data).to_bytes(4, "big"))
-    return b"".join((*head, data))
+def chunk_head(root: bytes, chunk: int, length: int) -> bytes:
+    """What stands before so many bytes in the frame of a `Chunk`. Its length depends on the chunk's number alone."""
+    head = (_HEAD, _CHUNK_HEAD, _encoder.encode(root), _encoder.encode(chunk), b"\xc6", length.to_bytes(4, "big"))
+    return b"".join(head)
 
 
 def decode(frame: bytes) -> AnyMessage:

@@ -135,8 +135,10 @@ class Core:
             return []
         self.vigil.awake(now)
         effects = self._handlers[type(event)](event, now)
+        if len(effects) == 1 and isinstance(effects[0], events.Deliver) and not self._is_due(now.mono_s):
+            return effects  # a request's message, of which there are many: no appointment has come nearer
         self._wakeup_s = self._next_wakeup()
-        if self._wakeup_s is not None and self._wakeup_s <= now.mono_s:
+        if self._is_due(now.mono_s):
             effects += self._keep_time(now)
             self._wakeup_s = self._next_wakeup()
         self.vigil.expect(self._wakeup_s)
@@ -145,6 +147,9 @@ class Core:
     def next_wakeup(self) -> float | None:
         """Monotonic time at which the core wants a `Tick`; None while it waits for nothing."""
         return self._wakeup_s
+
+    def _is_due(self, now_s: float) -> bool:
+        return self._wakeup_s is not None and self._wakeup_s <= now_s
 
     def _next_wakeup(self) -> float | None:
         if self._stopped:

@@ -85,11 +85,11 @@ class Account(msgspec.Struct, frozen=True):
 
     chosen; runners: other candidates of the same class, best first, each with why it lost; classes: all that were
     compared, the winner first; passed: capabilities that did not come into play; excluded: counts by reason;
-    alternatives: where to turn next if the chosen one fails, in order. fallback: nothing fits the text, so a
-    general chat answers, or what can read the image; explored: drawn evenly to learn; sure: no other class comes
-    near in relevance; by_text: False where a pinned model or type decided. elapsed_s: filled in by whoever holds a
-    clock. probability: that this capability is the right one for the text, as calibrated; 1 where the text had no
-    say.
+    alternatives: where to turn next if the chosen one fails, in order. fallback: nothing fits the text, so a general
+    chat answers, or what can read the image; explored: drawn evenly to learn; sure: no other class comes near in
+    relevance; by_text: False where a pinned model or type decided. elapsed_s: filled in by whoever holds a clock.
+    probability: that this capability is the right one for the text, as calibrated; 1 where the text had no say. unfit:
+    the relevance below which nothing would have fitted, for as many capabilities as there were to choose from.
     """
 
     chosen: Terms
@@ -106,6 +106,7 @@ class Account(msgspec.Struct, frozen=True):
     rows_known: int
     elapsed_s: float = 0.0
     probability: float = 1.0
+    unfit: float = 0.0
 
 
 class Place(NamedTuple):
@@ -229,6 +230,7 @@ class Decision:
             self.rows_known,
             self.elapsed_s,
             self.probability,
+            self.unfit,
         )
 
     @functools.cached_property
@@ -238,6 +240,11 @@ class Decision:
             return 1.0
         shares, _ = self._grounds.ranking.probabilities
         return dict(zip(self._grounds.names, shares, strict=False)).get(self.chosen.capability, 0.0)
+
+    @property
+    def unfit(self) -> float:
+        """The relevance below which nothing would have fitted the text; 0 where it had no say."""
+        return self._grounds.ranking.unfit if self.by_text else 0.0
 
     @functools.cached_property
     def runners(self) -> tuple[Terms, ...]:

@@ -14,8 +14,9 @@ class Exchange(Protocol):
     def receive(self, peer: PeerId, message: SwarmMessage | Bring | Brought) -> None:
         """From the control lane."""
 
-    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int) -> None:
-        """From the bulk lane. Whoever takes it calls the transport's `release_bulk` when it is done with it."""
+    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int, *, plain: bool) -> None:
+        """From the bulk lane. Whoever takes it calls the transport's `release_bulk` when it is done with it. plain: a
+        chunk that came unencrypted, so perhaps not from this peer."""
 
     def linked(self, peer: PeerId) -> None:
         """There is a link to the peer now."""
@@ -30,7 +31,7 @@ class NoExchange:
     def receive(self, peer: PeerId, message: SwarmMessage | Bring | Brought) -> None:
         pass
 
-    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int) -> None:
+    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int, *, plain: bool) -> None:
         pass
 
     def linked(self, peer: PeerId) -> None:

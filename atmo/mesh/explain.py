@@ -76,6 +76,7 @@ def lines(decision: Decision) -> list[str]:
     elif decision.by_text:
         lead = "clearly" if decision.sure else "narrowly"
         told.append(f"Relevance {chosen.relevance:.3f}: {lead} the best fit, right in {decision.probability:.0%}.")
+        told.append(f"Below a relevance of {decision.unfit:.3f} nothing would have fitted.")
     told += [
         f"{terms.capability}: relevance {terms.relevance:.3f} = {1 - SECOND_WEIGHT:g} x {terms.first:.3f} first reading"
         f" + {SECOND_WEIGHT:g} x {terms.second:.3f} second reading"

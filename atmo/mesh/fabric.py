@@ -266,8 +266,8 @@ class Fabric:
         return [events.Dial(address)]
 
     def _strangers(self) -> list[PeerId]:
-        nodes = {row.id.origin for row in self._store.rows(Kind.NODE)}
-        return sorted(nodes - self._links.keys() - {self._own})
+        nodes = (row.id.origin for row in self._store.rows(Kind.NODE))
+        return [peer for peer in nodes if peer not in self._links and peer != self._own]
 
     def _plan_repair(self, now: Moment) -> None:
         interval_s = self._timing.repair_s * (HURRY if self.relay.cut_off(now.mono_s) else 1.0)

@@ -51,12 +51,15 @@ MAX_STATEMENTS = 256
 MAX_ADDRESSES = 4
 MAX_CONTACTS = 8
 MAX_HOPS = 8
+# Who sent parts of a model. A guess: four times as many as are asked at once.
+MAX_SOURCES_TOLD = 64
 
 Addresses = Annotated[tuple[Address, ...], Meta(max_length=MAX_ADDRESSES)]
 Hops = Annotated[int, Meta(ge=0, le=MAX_HOPS)]
 PeerKey = Annotated[PeerId, Meta(min_length=32, max_length=32)]
 Path = Annotated[tuple[PeerKey, ...], Meta(max_length=MAX_HOPS)]
 Contacts = Annotated[tuple["Contact", ...], Meta(max_length=MAX_CONTACTS)]
+Sources = Annotated[tuple[tuple[PeerKey, Big], ...], Meta(max_length=MAX_SOURCES_TOLD)]
 Homes = Annotated[tuple[Name, ...], Meta(max_length=16)]
 RowIds = Annotated[bytes, Meta(min_length=8, max_length=8 * MAX_ROWS_PER_FRAME)]
 Parts = Annotated[int, Meta(ge=1, le=256)]
@@ -359,7 +362,8 @@ class Bring(Message, frozen=True, tag=50):
 
 class Brought(Message, frozen=True, tag=51):
     """How far that is. state: `running`, `loading`, `ready` or `failed`, the last two being final; capability: what to
-    ask for once it is ready; message, hint: why it failed."""
+    ask for once it is ready; message, hint: why it failed; sources: who sent how many bytes of it, those that sent most
+    first."""
 
     id: CallId
     state: Word
@@ -368,6 +372,7 @@ class Brought(Message, frozen=True, tag=51):
     capability: Name
     message: Sentence
     hint: Sentence
+    sources: Sources = ()
 
 
 OverlayMessage = Join | ForwardJoin | Neighbour | Disconnect | Shuffle | ShuffleReply

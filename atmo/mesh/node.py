@@ -160,7 +160,8 @@ class MeshNode:
         self._parked: dict[PeerId, list[Ask]] = {}  # requests that wait for a link
         self._parcels = Parcels()
         self._carrying: dict[tuple[bytes, int], asyncio.Task[None]] = {}  # requests that travel in pieces
-        self._wake: asyncio.TimerHandle | None = None
+        self._wake: asyncio.TimerHandle | None = None  # ends at `_wakeup_s`
+        self._wakeup_s: float | None = None
         self._load_timer: asyncio.TimerHandle | None = None
         self._load_told_s = float("-inf")
         self._rtt_due_s = 0.0
@@ -265,7 +266,7 @@ class MeshNode:
             return
         for event in happened:
             if isinstance(event, Received) and event.lane is Lane.BULK:
-                self._on_bulk(event.peer, event.frame)
+                (self._on_plain if event.plain else self._on_bulk)(event.peer, event.frame)
             elif isinstance(event, Received):
                 self._handle(events.FrameReceived(event.peer, event.lane is Lane.GOSSIP, bytes(event.frame)))
             elif isinstance(event, LinkUp):
@@ -382,10 +383,18 @@ class MeshNode:
 
     def _sleep_until(self, wakeup_s: float | None) -> None:
         if self._wake is not None:
+            if wakeup_s == self._wakeup_s and not self._closed:
+                return
             self._wake.cancel()
+            self._wake = None
+        self._wakeup_s = wakeup_s
         if wakeup_s is not None and not self._closed:
             wait_s = max(0.0, wakeup_s - self._clock.now())
-            self._wake = asyncio.get_running_loop().call_later(wait_s, self._handle, events.Tick())
+            self._wake = asyncio.get_running_loop().call_later(wait_s, self._tick)
+
+    def _tick(self) -> None:
+        self._wake = None
+        self._handle(events.Tick())
 
     def _perform(self, effect: events.Effect) -> None:
         if isinstance(effect, events.Deliver):
@@ -590,7 +599,7 @@ class MeshNode:
         try:
             message = decode_large(frame)
             if isinstance(message, Chunk | ManifestPart):
-                self.exchange.bulk(peer, message, len(frame))
+                self.exchange.bulk(peer, message, len(frame), plain=False)
                 return
             self.transport.release_bulk(peer, len(frame))
             ask = self._parcels.receive(peer, message, self._clock.now()) if isinstance(message, Parcel) else None
@@ -599,6 +608,22 @@ class MeshNode:
             return
         if ask is not None:
             self.serving.ask(peer, ask)
+
+    def _on_plain(self, peer: PeerId, frame: bytes | memoryview) -> None:
+        """Chunks and nothing else: they can be checked. Nobody vouches for what comes here, so nobody is blamed."""
+        try:
+            message = decode_large(frame)
+        except RemoteProtocolError:
+            message = None
+        if isinstance(message, Chunk):
+            self.exchange.bulk(peer, message, len(frame), plain=True)
+        else:
+            self.distrust_plain(peer, "something that is no chunk")
+
+    def distrust_plain(self, peer: PeerId, what: str) -> None:
+        """Something wrong came unencrypted in a peer's name. The link begins anew, and does without."""
+        self.transport.avoid_plain(peer)
+        self.transport.hang_up(peer, f"its plain lane carried {what}; from now on everything is encrypted")
 
     def say(self, peer: PeerId, message: AnyMessage) -> None:
         """Send a message of somebody else's, such as a transfer's. Of a peer that is gone, `lost` tells."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,17 +18,18 @@ from atmo.mesh.views import first_reading, relevance, second_reading
 
 # Classes read in full, twice. A guess: of 40 classes the right one is among the best three in 93%.
 SHORTLIST = 8
-# Classes so near to the best count as equally fit. Measured, docs/routing.md: of the classes within it 46% are right,
-# of the best ones 55%; within 0.05 it is 32%.
+# Classes so near to the best count as equally fit. Measured, docs/routing.md: of the classes within it 49% are right,
+# of the best ones 57%; within 0.05 it is 37%.
 MARGIN = 0.02
 # Of classes so near to each other so many are compared; each costs an eighth of a millisecond. A guess: a text that
 # fits four equally well is in good hands with any three of them.
 COMPARED = 3
-# Below it nothing fits. Fitted on held-out capabilities, docs/routing.md: it catches 58% of the texts that nothing fits
-# and takes 13% of the others for such.
-UNFIT = 0.41
-# Of the softmax that turns relevance into a probability. Fitted with UNFIT.
-TEMPERATURE = 0.031
+# Below it nothing fits: that of one capability alone, how much it grows each time there are e times as many, because
+# the best of many wrong ones lies higher, and up to how many that was measured. Fitted on held-out capabilities,
+# docs/routing.md.
+UNFIT_OF_ONE, UNFIT_GROWTH, UNFIT_MOST = 0.30, 0.03, 75
+# Of the softmax that turns relevance into a probability. Fitted with these.
+TEMPERATURE = 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,23 @@ class Ranking:
     """Classes that break no condition, best first, with their relevance (1.0 where the text does not matter).
 
     readings: of what it is made, for each class the first and the second reading (views.py); empty where the first one
-    counts alone.
+    counts alone. among: how many classes broke no condition, these included.
     """
 
     classes: list[int]
     scores: list[float]
     by_text: bool
     readings: dict[int, tuple[float, float]] = field(default_factory=dict)
+    among: int = 1
+
+    @property
+    def unfit(self) -> float:
+        """The relevance below which a class does not fit the text."""
+        return unfit(self.among)
+
+    def fits(self, score: float) -> bool:
+        """Whether a class of this relevance serves the text at all."""
+        return score >= self.unfit
 
     @property
     def lead(self) -> float:
@@ -51,7 +63,7 @@ class Ranking:
     @property
     def probabilities(self) -> tuple[list[float], float]:
         """Of the text's classes, in this order, and of "nothing fits"."""
-        return probabilities(self.scores)
+        return probabilities(self.scores, self.unfit)
 
     def probability(self, klass: int) -> float:
         """That this class is the right one for the text, see `probabilities`; 0 for one that was not read in full."""
@@ -61,20 +73,20 @@ class Ranking:
         return dict(zip(self.classes, shares, strict=True)).get(klass, 0.0)
 
 
-def fits(score: float) -> bool:
-    """Whether a class of this relevance serves the text at all."""
-    return score >= UNFIT
+def unfit(among: int) -> float:
+    """The relevance below which nothing fits, where so many classes are to choose from."""
+    return UNFIT_OF_ONE + UNFIT_GROWTH * math.log(min(max(among, 1), UNFIT_MOST))
 
 
-def probabilities(scores: Sequence[float]) -> tuple[list[float], float]:
+def probabilities(scores: Sequence[float], nothing: float) -> tuple[list[float], float]:
     """How likely each of the ranked classes is the right one, and how likely none is; together they make 1.
 
-    A softmax over the scores, with "nothing fits" as one more of score UNFIT: so it is the likeliest just where the
-    best class does not fit.
+    A softmax over the scores, with "nothing fits" as one more of the score `nothing`: so it is the likeliest just where
+    the best class does not fit.
     """
-    weights = np.exp((np.array([*scores, UNFIT]) - max(*scores, UNFIT)) / TEMPERATURE)
-    *shares, nothing = (weights / weights.sum()).tolist()
-    return shares, nothing
+    weights = np.exp((np.array([*scores, nothing]) - max(*scores, nothing)) / TEMPERATURE)
+    *shares, none = (weights / weights.sum()).tolist()
+    return shares, none
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +116,28 @@ def rank(table: RoutingTable, query: Query) -> Ranking:
         scores = relevance(first, second)
         readings = dict(zip(classes.tolist(), zip(first.tolist(), second.tolist(), strict=True), strict=True))
     order = np.argsort(-scores, kind="stable")
-    return Ranking(classes[order].tolist(), scores[order].tolist(), by_text=True, readings=readings)
+    return Ranking(classes[order].tolist(), scores[order].tolist(), by_text=True, readings=readings, among=len(allowed))
 
 
 def _second_reading(table: RoutingTable, classes: NDArray[np.intp], asked: NDArray[np.float32]) -> NDArray[np.float32]:
     tokens = [table.classes.tokens(klass) for klass in classes.tolist()]
     starts = np.cumsum([0, *map(len, tokens[:-1])])
     offered = np.concatenate(tokens).astype(np.float32)
-    return second_reading(offered, starts, asked / np.float32(TOKEN_SCALE))
+    return second_reading(offered, starts, asked) / np.float32(TOKEN_SCALE)  # linear in what is offered
 
 
 def rounds(table: RoutingTable, query: Query, ranking: Ranking) -> Iterator[Round]:
     """Groups of classes in the order in which they should be asked: each spans MARGIN of relevance from its best, and
     holds at most COMPARED classes where the text decides.
 
-    Classes below UNFIT are not asked, unless the caller named a model or a type other than chat; after them come the
-    general chats, then any chat, as a fallback, unless the caller is strict. Of a request that holds more than text,
-    such as an image, the text is the smaller part: whatever takes the image comes last, rather than nobody.
+    Classes that do not fit are not asked, unless the caller named a model or a type other than chat; after them come
+    the general chats, then any chat, as a fallback, unless the caller is strict. Of a request that holds more than
+    text, such as an image, the text is the smaller part: whatever takes the image comes last, rather than nobody.
     """
     wanted = query.constraints
     pinned = names_what_it_wants(wanted) or not ranking.by_text
     at = 0
-    while at < len(ranking.classes) and (pinned or fits(ranking.scores[at])):
+    while at < len(ranking.classes) and (pinned or ranking.fits(ranking.scores[at])):
         end = _end(ranking, at)
         yield Round(ranking.classes[at:end], ranking.scores[at:end])
         at = end

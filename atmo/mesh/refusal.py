@@ -12,7 +12,7 @@ from atmo.mesh.constraints import Bits, class_bits, row_bits
 from atmo.mesh.field import GradientField
 from atmo.mesh.pace import size_of
 from atmo.mesh.query import Query
-from atmo.mesh.ranking import Ranking, fits, names_what_it_wants, rank
+from atmo.mesh.ranking import Ranking, names_what_it_wants, rank
 from atmo.mesh.reasons import WORDS, Reason, rule
 from atmo.mesh.table import RoutingTable
 
@@ -63,7 +63,7 @@ def _fitting(
     """The offers to speak of, and their name: those that fit the text if some do, however they break conditions."""
     if ranking.by_text and not names_what_it_wants(query.constraints):
         free = rank(table, Query(query.local, query.vector, expected_output_tokens=0, tokens=query.tokens))
-        fit = [klass for klass, score in zip(free.classes, free.scores, strict=True) if fits(score)]
+        fit = [klass for klass, score in zip(free.classes, free.scores, strict=True) if free.fits(score)]
         if fit:
             return known[np.isin(table.rows.klass[known], fit)], "offers that fit the text"
     return known, "offers"

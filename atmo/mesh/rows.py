@@ -110,7 +110,9 @@ class Seed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """The body of a SEED row: its origin has the model that the row's key names by its root (hex), and gives it away.
 
     kind: what can load it, as in `ModelSpec`; descriptor: what it would be offered as; only: labels of the nodes that
-    may have it, all where empty; complete: False while the origin is still fetching it, and gives what it has.
+    may have it, all where empty; complete: False while the origin is still fetching it, and gives what it has; source:
+    the file of a hub that it says these bytes are, as `hf://org/repo@commit/file`, empty where it does not know. That
+    is its word and nothing more.
     """
 
     size_bytes: Big
@@ -119,6 +121,7 @@ class Seed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     shape: Shape
     only: Labels
     complete: bool
+    source: Address = ""
 
 
 Body = NodeInfo | Capability | Gradient | Renewal | Suspicion | Seed

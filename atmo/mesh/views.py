@@ -12,10 +12,14 @@ These few are read a second time, token by token (late interaction; Khattab and 
 of the request a unit vector t_i and a share s_i say what it is about and how much it counts, and so do unit vectors c_j
 for the tokens of the capability's whole text, which are not published: whoever reads computes them from the text.
 
-    second reading = sum over i of s_i * max over j (t_i . c_j)
-    relevance      = 0.4 * first reading + 0.6 * second reading
+    found          = max over j (t_i . c_j)                    of each token, in each of the classes
+    w_i            = s_i * standard deviation of found over the classes, then divided so that they make 1
+    second reading = sum over i of w_i * found
+    relevance      = 0.5 * first reading + 0.5 * second reading
 
-Where a node lacks token vectors, the first one counts alone.
+So a token counts the more the further the classes lie apart in it: that all of them know "today" says nothing about
+which is meant. A class alone, or several that agree in every token, are read by s_i as it is. Where a node lacks token
+vectors, the first one counts alone.
 
 Origin of the weights: intents and capabilities that the encoder was not trained on, half of them misleading on purpose;
 docs/routing.md says how each part does alone. Other mixtures do as well within chance.
@@ -34,7 +38,8 @@ Vector = NDArray[np.float32]
 
 WHOLE_WEIGHT, CENTRE_WEIGHT, BEST_WEIGHT = 0.4, 0.2, 0.4  # measured, see above
 READ_WIDTH = 128  # of a token's vector
-SECOND_WEIGHT = 0.6  # of the second reading; measured
+SECOND_WEIGHT = 0.5  # of the second reading; measured
+LEAST_SPREAD = 1e-6  # of all tokens together; below it is rounding
 
 
 def capability_text(description: str, examples: Sequence[str]) -> str:
@@ -86,13 +91,21 @@ def first_reading(views: NDArray[np.float32], starts: NDArray[np.intp], linear: 
 
 
 def second_reading(offered: NDArray[np.float32], starts: NDArray[np.intp], asked: NDArray[np.float32]) -> Vector:
-    """Of several classes at once, (n_classes,) float32.
+    """Of several classes, weighed against each other, (n_classes,) float32.
 
     offered: (n_tokens_total, width), unit vectors, class after class; starts: (n_classes,) where each class begins;
     asked: (n_tokens, width), the request's unit vectors times their shares.
     """
-    found: Vector = np.maximum.reduceat(offered @ asked.T, starts, axis=0).sum(axis=1)
-    return found
+    found = np.maximum.reduceat(offered @ asked.T, starts, axis=0)  # (n_classes, n_tokens), times the shares
+    telling = found.std(axis=0)  # share times spread
+    total = float(telling.sum())
+    if total < LEAST_SPREAD:
+        plain: Vector = found.sum(axis=1)
+        return plain
+    shares = np.linalg.norm(asked, axis=1)
+    weights = telling / (np.maximum(shares, np.finfo(np.float32).tiny) * np.float32(total))
+    read: Vector = found @ weights
+    return read
 
 
 def relevance(first: Vector, second: Vector) -> Vector:

@@ -39,21 +39,27 @@ class HubSource:
 
     def __init__(self, endpoint: str | None = None) -> None:
         self._endpoint = endpoint
+        self._listings: dict[tuple[str, str], Listing] = {}
+
+    def look_up(self, wanted: Reference) -> Named:
+        """What a reference means at this moment. Raises TransportError and what `choose` raises."""
+        listing = self._list(wanted)
+        chosen = choose(wanted, list(listing.sizes))
+        return Named(wanted.at(listing.commit, chosen.label), chosen, listing)
 
     def fetch(self, wanted: Reference, name: str, store: Store, tell: Tell) -> StoredModel | None:
         """The revision is pinned to a commit first, so that the model says for ever which one it is."""
         if wanted.kind != "hub":
             return None
         try:
-            listing = self._list(wanted)
+            named = self.look_up(wanted)
         except TransportError:
             here = find_here(wanted, store)
             if here is None:
                 raise
             return here  # without a network, what was asked for is what is here
-        chosen = choose(wanted, list(listing.sizes))
-        pinned = wanted.at(listing.commit, chosen.label)
-        here = find_here(pinned, store) or _unchanged(wanted, chosen, listing, store)
+        pinned, chosen, listing = named.reference, named.chosen, named.listing
+        here = find_here(pinned, store) or _unchanged(named, store)
         if here is not None:
             return here
         remotes = [self._remote(listing, wanted.repo, path, chosen.folder) for path in chosen.paths]
@@ -64,12 +70,17 @@ class HubSource:
     def _list(self, wanted: Reference) -> Listing:
         from huggingface_hub import HfApi
 
+        asked = wanted.repo, wanted.revision
+        if asked in self._listings:
+            return self._listings[asked]
         with _hub_errors(wanted):
             info = HfApi(endpoint=self._endpoint).model_info(
                 wanted.repo, revision=wanted.revision or None, files_metadata=True, timeout=10.0
             )
         hashes = {each.rfilename: each.lfs.sha256 for each in info.siblings or () if each.lfs is not None}
-        return Listing(info.sha or "main", {each.rfilename: each.size for each in info.siblings or ()}, hashes)
+        sizes = {each.rfilename: each.size for each in info.siblings or ()}
+        self._listings[asked] = Listing(info.sha or "main", sizes, hashes)
+        return self._listings[asked]
 
     def _remote(self, listing: Listing, repo: str, path: str, folder: str) -> Remote:
         from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
@@ -87,17 +98,11 @@ class HubSource:
         return Remote(url, path.removeprefix(folder), size, sha256, headers)
 
 
-def _unchanged(wanted: Reference, chosen: Chosen, listing: Listing, store: Store) -> StoredModel | None:
+def _unchanged(named: Named, store: Store) -> StoredModel | None:
     """A model that came from the same place at another commit and has the same bytes. Reads it, where its sizes fit."""
-    files = {path.removeprefix(chosen.folder): path for path in chosen.paths}
-    place = replace(wanted, revision="", path=chosen.label, quantisation="")
+    place = named.place
     for model in store.models():
-        sizes = {files.get(entry.path, ""): entry.size for entry in model.entries}
-        if not place.means(model.name, model.root, model.record.source):
-            continue
-        if sizes == {path: listing.sizes[path] for path in chosen.paths} and all(
-            _sha256(model.folder / here) == listing.hashes.get(path) for here, path in files.items()
-        ):
+        if place.means(model.name, model.root, model.record.source) and named.is_(model):
             return model
     return None
 
@@ -128,6 +133,39 @@ class Chosen:
     folder: str
     label: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the hub calls a model. reference: pinned to a commit."""
+
+    reference: Reference
+    chosen: Chosen
+    listing: Listing
+
+    @property
+    def place(self) -> Reference:
+        """The same at any commit."""
+        return replace(self.reference, revision="")
+
+    @property
+    def size_bytes(self) -> int:
+        """0 where the hub does not say it of each file."""
+        sizes = [self.listing.sizes[path] for path in self.chosen.paths]
+        return 0 if None in sizes else sum(size or 0 for size in sizes)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the hub names each of its files by a SHA-256: it does so for large ones."""
+        return all(path in self.listing.hashes for path in self.chosen.paths)
+
+    def is_(self, model: StoredModel) -> bool:
+        """Whether these are the bytes. Reads them, where the sizes fit."""
+        files = {path.removeprefix(self.chosen.folder): path for path in self.chosen.paths}
+        sizes = {files.get(entry.path, ""): entry.size for entry in model.entries}
+        return sizes == {path: self.listing.sizes[path] for path in self.chosen.paths} and all(
+            _sha256(model.folder / here) == self.listing.hashes.get(path) for here, path in files.items()
+        )
 
 
 def choose(wanted: Reference, paths: list[str]) -> Chosen:

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from atmo.errors import BadChunk, ModelDamaged, StorageError
 from atmo.models.files import Sync, disk, share_blocks, sync_folder, write_at, write_whole
-from atmo.models.hashing import ZEROS, read_at
+from atmo.models.hashing import ZEROS
 from atmo.models.manifest import CHUNK_BYTES, Buffer, Manifest
+from atmo.models.reading import Head, no_head, read_behind
 from atmo.models.records import FILES
 
 # Chunks that a crash may cost. At 32 MiB the disk's pauses are a few per cent of its speed. A guess.
@@ -88,13 +89,13 @@ class Partial:
     def done_bytes(self) -> int:
         return done_bytes(self.manifest, self.missing())
 
-    def read(self, number: int) -> bytes:
-        """A chunk that is here. Raises KeyError when it is not, StorageError."""
+    def read(self, number: int, head: Head = no_head) -> memoryview:
+        """A chunk that is here, behind its head. Raises KeyError when it is not, StorageError."""
         if not self.has(number):
             raise KeyError(number)
         path, offset, length = self.manifest.chunk(number)
         with disk("read a model", self.folder / FILES / path):
-            return read_at(self._handles[path], offset, length)
+            return read_behind(head(length), self._handles[path], offset, length)
 
     # Adding
 

@@ -46,10 +46,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """source: the label of where it came from, "" when it was here already."""
+    """source: the label of where it came from, "" when it was here already; failures: of the sources before it."""
 
     model: StoredModel
     source: str
+    failures: tuple[AtmoError, ...] = ()
 
 
 def pull(wanted: Reference, name: str, store: Store, sources: Sequence[Source], tell: Tell) -> Pulled:
@@ -57,7 +58,7 @@ def pull(wanted: Reference, name: str, store: Store, sources: Sequence[Source], 
     ModelNotFound."""
     if (wanted.pinned or wanted.kind == "url") and (here := find_here(wanted, store)) is not None:
         return Pulled(here, "")
-    failure: AtmoError | None = None
+    failures: list[AtmoError] = []
     before = {model.root for model in store.models()}
     for source in sources:
         try:
@@ -65,13 +66,16 @@ def pull(wanted: Reference, name: str, store: Store, sources: Sequence[Source], 
         except AtmoError as error:
             if isinstance(error, StorageError) and not isinstance(error, ModelDamaged):
                 raise  # the next source would meet the same disk
-            failure = error
+            failures.append(error)
             continue
         if model is not None:
-            return Pulled(model, "" if model.root in before else source.label)
-    if failure is None and wanted.kind == "name" and (here := find_here(wanted, store)) is not None:
+            return Pulled(model, "" if model.root in before else source.label, tuple(failures))
+    if not failures and wanted.kind == "name" and (here := find_here(wanted, store)) is not None:
         return Pulled(here, "")
-    raise failure or ModelNotFound(
+    if failures:  # the last one says it, with what each of them advises
+        failures[-1].hint = " ".join(dict.fromkeys(failure.hint for failure in reversed(failures) if failure.hint))
+        raise failures[-1]
+    raise ModelNotFound(
         f"Nobody has the model {wanted.text!r}.",
         hint="Look at what there is: atmo models list; or say where it is: hf://org/repo, https://..., a path.",
     )

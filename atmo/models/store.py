@@ -27,10 +27,11 @@ from atmo.errors import ModelDamaged, ModelInUse, ModelNotFound, StorageError, S
 from atmo.models import files
 from atmo.models.collecting import Collected, collect
 from atmo.models.files import Sync, disk, locked, sync_data, sync_folder
-from atmo.models.hashing import hash_file, read_at
+from atmo.models.hashing import hash_file
 from atmo.models.importing import take_in
 from atmo.models.manifest import Manifest
 from atmo.models.partial import JOURNAL, Partial, done_bytes, read_journal
+from atmo.models.reading import Head, OpenFile, no_head, print_of
 from atmo.models.records import FILES, MANIFEST, USED, Record, StoredModel, read_manifest, read_record
 from atmo.models.reuse import fill_from
 from atmo.models.shape import whole_name
@@ -54,6 +55,7 @@ class Store:
         self.sync = sync
         self._now = now
         self._manifests: dict[bytes, Manifest] = {}
+        self._open: dict[Path, OpenFile] = {}
         self._guard = threading.Lock()
 
     # What is here
@@ -100,16 +102,27 @@ class Store:
                 raise _gone(root) from error
         return self._manifests[root]
 
-    def read(self, root: bytes, number: int) -> bytes:
-        """One chunk of a whole model, as it lies on the disk: not hashed again, but refused when its file was written
-        to since. Raises ModelNotFound, ModelDamaged, StorageError, IndexError."""
+    def read(self, root: bytes, number: int, head: Head = no_head) -> memoryview:
+        """One chunk of a whole model behind its head, as it lies on the disk: not hashed again, but refused when its
+        file was written to since. Raises ModelNotFound, ModelDamaged, StorageError, IndexError."""
         path, offset, length = self.manifest(root).chunk(number)
-        model = self.get(root)
-        place = model.folder / path
-        with disk("read a model", place), open(place, "rb", buffering=0) as file:
-            if _print(os.fstat(file.fileno())) != model.record.prints.get(path):
-                raise _changed(model.name, place)
-            return read_at(file.fileno(), offset, length)
+        place = self._place(root) / FILES / path
+        with disk("read a model", place):
+            file = self._open.get(place)
+            if file is None or not file.unchanged:
+                model = self.get(root)
+                file = self._open[place] = OpenFile(place, model.record.prints.get(path))
+                if not file.unchanged:
+                    raise _changed(model.name, place)
+            return file.read(offset, length, head)
+
+    def close_unused(self) -> None:
+        """Let go of files that nothing was read from since the last call: one that was removed keeps its place on the
+        disk for as long as it is open."""
+        for place, file in list(self._open.items()):
+            if not file.lately:
+                self._open.pop(place, None)
+            file.lately = False
 
     # Bringing a model in
 
@@ -192,9 +205,10 @@ class Store:
         pinned: bool | None = None,
         shared: bool | None = None,
         only: dict[str, str] | None = None,
+        source: str | None = None,
     ) -> StoredModel:
         """Change what is remembered of a model; None leaves it. Raises ModelNotFound, UsageError, StorageError."""
-        changes = {"name": name, "pinned": pinned, "shared": shared, "only": only}
+        changes = {"name": name, "pinned": pinned, "shared": shared, "only": only, "source": source}
         with self._locked():
             if name is not None:
                 self.check_name(name, root)
@@ -326,7 +340,7 @@ class Store:
             record = read_record(folder)
             taken = {model.name.lower() for model in self.models()}
             name = record.name if record.name.lower() not in taken else f"{record.name}-{root.hex()[:8]}"
-            prints = {entry.path: _print((folder / FILES / entry.path).stat()) for entry in partial.manifest.entries}
+            prints = {entry.path: print_of((folder / FILES / entry.path).stat()) for entry in partial.manifest.entries}
             msgspec.structs.replace(record, name=name, prints=prints, added_s=self._now()).keep(folder, self.sync)
             for place, _, _ in os.walk(folder / FILES):
                 sync_folder(Path(place), self.sync)
@@ -347,6 +361,8 @@ class Store:
         finally:
             os.close(handle)
         self._manifests.pop(root, None)
+        for place in [place for place in self._open if place.is_relative_to(self._place(root))]:
+            self._open.pop(place, None)
 
     def _lock_for_removal(self, root: bytes) -> tuple[Path, int]:
         """The model's folder and a lock that nobody else has."""
@@ -360,10 +376,6 @@ class Store:
                     )
                 return folder, handle
         raise _gone(root)
-
-
-def _print(found: os.stat_result) -> tuple[int, int]:
-    return found.st_size, found.st_mtime_ns
 
 
 def _root(name: str) -> bytes | None:

@@ -37,6 +37,9 @@ IN_FLIGHT_CHUNKS = 48
 FIRST_WINDOW, LEAST_WINDOW, MOST_WINDOW = 4, 2, 32
 # BBR's gain while it probes, rounded: the rate may double with each round trip.
 WINDOW_GAIN = 2.0
+# A fast source may owe what it sends in this time, however near it is: on a busy machine neither end runs all the time.
+# A guess: a few time slices of the scheduler.
+PAUSE_S = 0.05
 # What is left of a source's best rate with each chunk, so that an old best is forgotten: half after 35 chunks. A guess.
 RATE_MEMORY = 0.98
 # A source is late after this many times what its pace says, and no sooner than that. Guesses.
@@ -120,10 +123,10 @@ class Source:
 
     @property
     def window(self) -> int:
-        """Chunks it may owe."""
+        """Chunks it may owe: what its path carries, or what comes while this process waits for a processor."""
         if not self.rate_bps or not math.isfinite(self.delay_s):
             return FIRST_WINDOW
-        wanted = math.ceil(WINDOW_GAIN * self.rate_bps * self.delay_s / CHUNK_BYTES)
+        wanted = math.ceil(self.rate_bps * max(WINDOW_GAIN * self.delay_s, PAUSE_S) / CHUNK_BYTES)
         return max(LEAST_WINDOW, min(MOST_WINDOW, wanted))
 
     @property
@@ -218,6 +221,11 @@ class Download:
         """A peer is gone, or serves nothing of this any more."""
         self._remove(peer)
         return self._fill(now_s)
+
+    def expects(self, peer: PeerId, chunk: int) -> bool:
+        """Whether it was asked of this peer, at some time."""
+        source = self.sources.get(peer)
+        return source is not None and (chunk in source.owed or source.late[chunk] > 0)
 
     def arrived(self, peer: PeerId, chunk: int, size_bytes: int, now_s: float) -> list[Effect]:
         """Bytes came. What was never asked of a peer is an offence."""
@@ -360,7 +368,7 @@ class Download:
         ready = ready or list(self.sources.values())  # better a slow source than none
         for source in sorted(ready, key=lambda each: len(each.owed)):
             free = min(source.window - len(source.owed), room)
-            if free <= 0 or (free < source.window // 4 and source.owed):
+            if free <= 0 or (free < source.window // 3 and source.owed):
                 continue  # a few at a time: looking costs as much for one as for many
             chunks = self._rarest(source, free) or self._again(source, free)
             if chunks:

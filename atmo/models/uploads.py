@@ -4,14 +4,16 @@ Theory of operation. Each peer has a queue, served in turns, so that nobody who 
 little; a rate limit is a bucket that all share, first come first served, and since every peer waits for at most one
 chunk at a time that is fair, too.
 
-Whoever gave a chunk away lately says so: a second peer that asks for it is told who has it (`Elsewhere`), once for each
-chunk and peer, and picks another meanwhile. So a node that many download from at once gives each chunk once, and they
-give it to each other; with 8 of them asking at random every tenth chunk would leave twice. (The idea is
-super-seeding's, BEP 16, without hiding anything.)
+Whoever gives a chunk away says so: a second peer that asks for it is told who is about to have it (`Elsewhere`), as
+long as it waits in the queue, and once more for a while after it was sent; it picks another meanwhile. So a node that
+many download from at once gives each chunk once, and they give it to each other; with 8 of them asking at random every
+tenth chunk would leave twice. (The idea is super-seeding's, BEP 16, without hiding anything.) The while begins when the
+chunk leaves: a queue of eight peers on a slow line is longer than it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,8 +24,8 @@ from atmo.ids import PeerId, short
 MAX_QUEUED = 64
 # Peers that are served at once. A guess: each costs a few megabytes.
 MAX_PEERS = 64
-# How long whoever asks for a chunk that was given to another is sent there. A guess: several times what a chunk takes
-# over a slow line.
+# How long whoever asks for a chunk that was sent to another is told to go there. A guess: several times what a
+# chunk takes over a slow line.
 ELSEWHERE_S = 3.0
 
 Root = bytes
@@ -52,7 +54,7 @@ class Uploads:
 
     def __init__(self) -> None:
         self._peers: dict[PeerId, _Peer] = {}
-        self._given: dict[Root, dict[int, tuple[PeerId, float]]] = {}
+        self._given: dict[Root, dict[int, tuple[PeerId, float]]] = {}  # to whom, and when: inf while it is queued
         self._order: deque[tuple[float, Root, int]] = deque()
 
     def shares(self, peer: PeerId, root: Root) -> None:
@@ -69,15 +71,17 @@ class Uploads:
         queued = 0
         for chunk in chunks:
             wanted = root, chunk
-            holder = given.get(chunk, (peer, 0.0))[0]
-            if holder != peer and wanted not in asker.sent_elsewhere and self._gives(holder, root):
-                asker.sent_elsewhere.add(wanted)
+            holder, sent_s = given.get(chunk, (peer, 0.0))
+            queued_there = math.isinf(sent_s)
+            if holder != peer and self._gives(holder, root) and (queued_there or wanted not in asker.sent_elsewhere):
+                if not queued_there:
+                    asker.sent_elsewhere.add(wanted)
                 elsewhere.setdefault(holder, []).append(chunk)
             elif len(asker.queue) >= MAX_QUEUED:
                 refused.append(chunk)
             else:
                 asker.queue[wanted] = None
-                self._give(peer, root, chunk, now_s)
+                self._given.setdefault(root, {})[chunk] = peer, math.inf
                 queued += 1
         told = tuple((holder, tuple(some)) for holder, some in elsewhere.items())
         return Answer(queued, told, tuple(refused))
@@ -90,10 +94,16 @@ class Uploads:
                 del known.queue[root, chunk]
                 self._take_back(peer, root, chunk)
 
-    def next(self, peer: PeerId) -> Wanted | None:
+    def next(self, peer: PeerId, now_s: float) -> Wanted | None:
         """What to send it now, None if it waits for nothing."""
         known = self._peers.get(peer)
-        return known.queue.popitem(last=False)[0] if known is not None and known.queue else None
+        if known is None or not known.queue:
+            return None
+        root, chunk = known.queue.popitem(last=False)[0]
+        if self._given.get(root, {}).get(chunk, (None, 0.0))[0] == peer:
+            self._given[root][chunk] = peer, now_s
+            self._order.append((now_s, root, chunk))
+        return root, chunk
 
     def sent(self, peer: PeerId, size_bytes: int) -> None:
         if peer in self._peers:
@@ -121,10 +131,6 @@ class Uploads:
         known = self._peers.get(holder)
         return known is not None and root in known.shares
 
-    def _give(self, peer: PeerId, root: Root, chunk: int, now_s: float) -> None:
-        self._given.setdefault(root, {})[chunk] = peer, now_s
-        self._order.append((now_s, root, chunk))
-
     def _take_back(self, peer: PeerId, root: Root, chunk: int) -> None:
         given = self._given.get(root, {})
         if given.get(chunk, (None, 0.0))[0] == peer:
@@ -148,6 +154,10 @@ class Bucket:
     def __init__(self, per_s: float, now_s: float) -> None:
         self._per_s = per_s
         self._free_s = now_s
+
+    @property
+    def limited(self) -> bool:
+        return self._per_s > 0
 
     def take(self, size_bytes: int, now_s: float) -> float:
         """How long to wait before sending this much, which is counted as sent then."""

@@ -37,6 +37,7 @@ from atmo.mesh.messages import (
 from atmo.models.manifest import MAX_MANIFEST_BYTES, Manifest
 from atmo.models.partial import Partial
 from atmo.models.swarm import CHUNK_BYTES, Ban, Download, Effect, Request, Save, Shuffle, Withdraw
+from atmo.node.writers import Arrived, Writers
 
 log = structlog.get_logger("atmo.fetch")
 
@@ -78,6 +79,9 @@ class Peers(Protocol):
 
     def ban(self, peer: PeerId, why: str) -> None: ...
 
+    def distrust_plain(self, peer: PeerId, what: str) -> None:
+        """Something wrong came unencrypted, perhaps from somebody else: take nothing from this peer in that way."""
+
     def banned(self) -> set[PeerId]: ...
 
 
@@ -117,7 +121,7 @@ class Fetch:
         self._rng = rng
         self._changed = changed
         self._parts: asyncio.Queue[tuple[PeerId, ManifestPart | NotServed]] = asyncio.Queue()
-        self._data: dict[int, tuple[memoryview, int]] = {}
+        self._data: dict[int, Arrived] = {}
         self._news: list[int] = []
         self._telling: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
@@ -127,7 +131,7 @@ class Fetch:
         self._speed: deque[tuple[float, int]] = deque()
         self._source_s = clock.now()  # when all that is missing could last be had
         self._failure: AtmoError | None = None
-        self._writing: set[asyncio.Future[bool]] = set()
+        self._writers: Writers | None = None
 
     # For people
 
@@ -187,6 +191,7 @@ class Fetch:
         self.partial = await loop.run_in_executor(self._pool, self._open_partial, manifest)
         have = bools(self.partial.have, manifest.chunk_count)
         self.resumed_bytes = self.partial.done_bytes
+        self._writers = Writers(self.partial, self._pool, self._saved)
         self.download = Download(have, self._rng)
         self._source_s = self._clock.now()
         self._greeted.clear()
@@ -215,8 +220,8 @@ class Fetch:
             for source in self.download.sources.values():
                 if source.owed:
                     self._peers.say(source.peer, DropChunks(self.root, tuple(source.owed)))
-        if self._writing:
-            await asyncio.wait(self._writing)
+        if self._writers is not None:
+            await self._writers.close()
         for peer in self._wanted:
             self._peers.want(peer, False)
         held, self.partial = self.partial, None
@@ -354,7 +359,7 @@ class Fetch:
         if self.download is not None:
             self._do(self.download.lost(peer, self._clock.now()))
 
-    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int) -> None:
+    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int, *, plain: bool = False) -> None:
         if isinstance(message, ManifestPart):
             self._peers.release(peer, frame_bytes)
             self._parts.put_nowait((peer, message))
@@ -362,7 +367,11 @@ class Fetch:
         if self.download is None or self.state != "running":
             self._peers.release(peer, frame_bytes)
             return
-        self._data[message.chunk] = message.data, frame_bytes
+        if plain and not self.download.expects(peer, message.chunk):
+            self._peers.release(peer, frame_bytes)
+            self._peers.distrust_plain(peer, f"chunk {message.chunk}, which nobody asked for")
+            return
+        self._data[message.chunk] = Arrived(peer, message.chunk, message.data, frame_bytes, plain)
         effects = self.download.arrived(peer, message.chunk, len(message.data), self._clock.now())
         source = self.download.sources.get(peer)
         if source is not None:
@@ -381,39 +390,33 @@ class Fetch:
             elif isinstance(effect, Withdraw):
                 self._peers.say(effect.peer, DropChunks(self.root, effect.chunks))
             elif isinstance(effect, Save):
-                self._save(effect.peer, effect.chunk)
+                assert self._writers is not None
+                self._writers.add(self._data.pop(effect.chunk))
             elif isinstance(effect, Ban):
                 self._peers.ban(effect.peer, effect.why)
 
-    def _save(self, peer: PeerId, chunk: int) -> None:
-        assert self.partial is not None
-        data, frame_bytes = self._data.pop(chunk)
-        writing = asyncio.get_running_loop().run_in_executor(self._pool, self.partial.write, chunk, data)
-        self._writing.add(writing)
-        writing.add_done_callback(partial(self._saved, peer, chunk, len(data), frame_bytes))
-
-    def _saved(
-        self, peer: PeerId, chunk: int, size_bytes: int, frame_bytes: int, writing: asyncio.Future[bool]
-    ) -> None:
+    def _saved(self, each: Arrived, error: AtmoError | None) -> None:
         assert self.download is not None
-        self._writing.discard(writing)
-        self._peers.release(peer, frame_bytes)
+        self._peers.release(each.peer, each.frame_bytes)
         now_s = self._clock.now()
-        error = None if writing.cancelled() else writing.exception()
-        if writing.cancelled() or (error is not None and not isinstance(error, BadChunk)):
-            self.download.unsaved(chunk)
-            self._failure = error if isinstance(error, AtmoError) else self._failure or Cancelled("The node stops.")
-            self._moved.set()
-        elif error is not None:
-            self._do(self.download.corrupt(chunk, now_s))
-        else:
-            self.received[peer] = self.received.get(peer, 0) + size_bytes
+        if error is None:
+            size_bytes = len(each.data)
+            self.received[each.peer] = self.received.get(each.peer, 0) + size_bytes
             self._speed.append((now_s, size_bytes))
-            self._do(self.download.stored(chunk, now_s))
-            self._announce(chunk)
+            self._do(self.download.stored(each.chunk, now_s))
+            self._announce(each.chunk)
             self._changed(self)
             if self.download.done:
                 self._moved.set()
+        elif not isinstance(error, BadChunk):
+            self.download.unsaved(each.chunk)
+            self._failure = self._failure or error
+            self._moved.set()
+        elif each.plain:
+            self.download.unsaved(each.chunk)
+            self._peers.distrust_plain(each.peer, f"wrong bytes as chunk {each.chunk}")
+        else:
+            self._do(self.download.corrupt(each.chunk, now_s))
 
     def _announce(self, chunk: int) -> None:
         self._news.append(chunk)

@@ -10,14 +10,15 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from atmo.clock import Clock
-from atmo.errors import AtmoError, TransportError
+from atmo.errors import AtmoError, StorageError, TransportError
 from atmo.ids import PeerId, short
-from atmo.mesh.codec import encode, encode_chunk
+from atmo.mesh.codec import chunk_head, encode
 from atmo.mesh.limits import MAX_MANIFEST_PART_BYTES
 from atmo.mesh.messages import (
     Bitmap,
@@ -29,12 +30,17 @@ from atmo.mesh.messages import (
     NotServed,
     SwarmMessage,
 )
-from atmo.models.uploads import ELSEWHERE_S, Bucket, Uploads
+from atmo.models.reading import Head
+from atmo.models.uploads import ELSEWHERE_S, Bucket, Uploads, Wanted
+from atmo.transport.base import Frame
 
 log = structlog.get_logger("atmo.give")
 
-# Chunks of one peer that are read or wait for its window at once: one to send, one to read meanwhile.
+# For each peer: one to send, one to read meanwhile.
 WORKERS = 2
+# Chunks that a worker reads at once where nothing bounds the speed: a thread that is woken for each costs as much as
+# reading it does (measured). With more peers than that it reads one, so that memory stays bounded.
+READ_CHUNKS, READ_PEERS = 3, 8
 # Encoded manifests kept; one of a model of 100 GB has 3 MB.
 MANIFESTS_KEPT = 2
 
@@ -45,14 +51,21 @@ class Library(Protocol):
     def refusal(self, root: bytes, peer: PeerId) -> tuple[str, str] | None:
         """Why the peer may not have it: code and sentence; None if it may."""
 
+    def public(self, root: bytes) -> bool:
+        """Whether any member may have it, so that it does not matter who else reads it on its way."""
+
     def manifest(self, root: bytes) -> bytes:
         """Encoded. In a thread. Raises AtmoError."""
 
     def bits(self, root: bytes) -> bytes:
         """Which chunks are here. Raises AtmoError."""
 
-    def read(self, root: bytes, chunk: int) -> bytes:
-        """In a thread. Raises AtmoError, or KeyError for a chunk that is not here."""
+    def read(self, root: bytes, chunk: int, head: Head) -> memoryview:
+        """A chunk behind its head. In a thread. Raises AtmoError, or KeyError for a chunk that is not here."""
+
+
+class SendBulk(Protocol):
+    def __call__(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> Awaitable[None]: ...
 
 
 class Giving:
@@ -62,7 +75,7 @@ class Giving:
         self,
         library: Library,
         say: Callable[[PeerId, SwarmMessage], None],
-        send_bulk: Callable[[PeerId, bytes], Awaitable[None]],
+        send_bulk: SendBulk,
         told: Callable[[PeerId, bytes, int], None],
         *,
         own: PeerId,
@@ -130,23 +143,43 @@ class Giving:
 
     async def _serve(self, peer: PeerId) -> None:
         loop = asyncio.get_running_loop()
-        while (wanted := self.uploads.next(peer)) is not None:
-            root, chunk = wanted
-            try:
-                data = await loop.run_in_executor(self._pool, self._library.read, root, chunk)
-                wait_s = self._bucket.take(len(data), self._clock.now())
+        while wanted := self._take(peer):
+            for (root, chunk), frame in await loop.run_in_executor(self._pool, self._read, wanted):
+                if isinstance(frame, AtmoError):
+                    log.warning("a chunk was not sent", root=root.hex()[:12], chunk=chunk, why=frame.message)
+                    self._say(peer, NotServed(root, "failed", frame.message[:1000]))
+                    continue
+                wait_s = self._bucket.take(len(frame), self._clock.now())
                 if wait_s:
                     await asyncio.sleep(wait_s)
-                await self._send_bulk(peer, encode_chunk(root, chunk, data))
-            except TransportError:
-                return  # `lost` tells the rest
-            except (AtmoError, KeyError) as error:
-                why = error.message if isinstance(error, AtmoError) else f"Chunk {chunk} is not here."
-                log.warning("a chunk was not sent", root=root.hex()[:12], chunk=chunk, why=why)
-                self._say(peer, NotServed(root, "failed", why[:1000]))
-                continue
-            self.uploads.sent(peer, len(data))
-            self._told(peer, root, len(data))
+                try:
+                    await self._send_bulk(peer, frame, plain=self._library.public(root))
+                except TransportError:
+                    return  # `lost` tells the rest
+                size_bytes = len(frame) - len(chunk_head(root, chunk, len(frame)))
+                self.uploads.sent(peer, size_bytes)
+                self._told(peer, root, size_bytes)
+
+    def _take(self, peer: PeerId) -> list[Wanted]:
+        """What to read for it next."""
+        most = 1 if self._bucket.limited or len(self._workers) > READ_PEERS else READ_CHUNKS
+        taken: list[Wanted] = []
+        while len(taken) < most and (wanted := self.uploads.next(peer, self._clock.now())) is not None:
+            taken.append(wanted)
+        return taken
+
+    def _read(self, wanted: list[Wanted]) -> list[tuple[Wanted, Frame | AtmoError]]:
+        """Each in its frame, or why not. In a thread."""
+        found: list[tuple[Wanted, Frame | AtmoError]] = []
+        for root, chunk in wanted:
+            try:
+                frame: Frame | AtmoError = self._library.read(root, chunk, partial(chunk_head, root, chunk))
+            except AtmoError as error:
+                frame = error
+            except KeyError:
+                frame = StorageError(f"Chunk {chunk} is not here.")
+            found.append(((root, chunk), frame))
+        return found
 
     async def _send_manifest(self, peer: PeerId, wanted: GetManifest) -> None:
         try:

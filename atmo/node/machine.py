@@ -9,11 +9,15 @@ import psutil
 
 import atmo
 from atmo.config import Config
+from atmo.host import THIS
 from atmo.ids import Multiaddr
+from atmo.inference.gpus import Gpus
 from atmo.mesh.rows import NodeInfo
 
+NO_GPUS = Gpus()
 
-def describe(config: Config, address: Multiaddr | None) -> NodeInfo:
+
+def describe(config: Config, address: Multiaddr | None, gpus: Gpus = NO_GPUS) -> NodeInfo:
     return NodeInfo(
         name=config.node.name,
         addresses=(str(address),) if address is not None else (),
@@ -21,8 +25,10 @@ def describe(config: Config, address: Multiaddr | None) -> NodeInfo:
         software=f"atmo/{atmo.__version__}",
         labels=tuple(sorted(config.node.labels.items())),
         cpu=_cpu_name(),
-        cores=psutil.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total,
+        cores=THIS.cores(),
+        memory_bytes=THIS.memory_bytes(),
+        gpus=gpus.names,
+        gpu_memory_bytes=gpus.memory_bytes,
     )
 
 

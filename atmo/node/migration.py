@@ -15,24 +15,28 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
 
-from atmo.config import ServeSection
-from atmo.errors import AtmoError, EngineUnavailable, ModelInvalid, NoRoute, PeerUnreachable, by_code
+from atmo.errors import AtmoError, EngineUnavailable, NoRoute, PeerUnreachable, by_code
+from atmo.host import THIS
 from atmo.ids import PeerId, format_peer, short
 from atmo.inference.engine import ModelSpec
-from atmo.inference.engines.memory import Free, free_ram
+from atmo.inference.engines.memory import Free
+from atmo.inference.gpus import look
 from atmo.mesh.constraints import Constraints
-from atmo.mesh.messages import Bring, Brought
+from atmo.mesh.messages import MAX_SOURCES_TOLD, Bring, Brought
 from atmo.mesh.query import Query
-from atmo.mesh.rows import Kind, NodeInfo
+from atmo.mesh.rows import Kind, NodeInfo, Seed
+from atmo.models.collecting import collect
 from atmo.node.fetching import Fetch
-from atmo.node.offers import Offer, offer_of
-from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, make_plan, memory_of
-from atmo.node.seeding import local_model
+from atmo.node.kept import apart, offer_stored
+from atmo.node.offers import Offer
+from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, as_event, make_plan, memory_of, missing, shortage
+from atmo.node.visitors import Visitors
 
 if TYPE_CHECKING:
     from atmo.node.node import Node
@@ -53,19 +57,24 @@ MAX_BROUGHT = 2
 
 @dataclass(slots=True)
 class Journey:
-    """What a receipt needs of a migration that took place."""
+    """What a receipt needs of a migration that took place. capability: what was loaded here, empty where it was not."""
 
     plan: Plan
     began_s: float
     ended_s: float = 0.0
-    moved_bytes: int = 0
     sources: dict[PeerId, int] = field(default_factory=dict)
+    capability: str = ""
+
+    @property
+    def moved_bytes(self) -> int:
+        return sum(self.sources.values())
 
 
 class Migration:
     """Of one node."""
 
     def __init__(self, node: Node) -> None:
+        self.visitors = Visitors(node)
         self._node = node
         self._rng = np.random.default_rng()
         self._answers: dict[bytes, asyncio.Queue[Brought]] = {}
@@ -77,15 +86,17 @@ class Migration:
         for task in self._serving.values():
             task.cancel()
         await asyncio.gather(*self._serving.values(), return_exceptions=True)
+        await self.visitors.close()
 
     # Plans
 
     async def plan(self, query: Query) -> Plan:
         """Raises NoRoute with what would have to change."""
-        candidates = self._candidates()
-        places = self._places(query.constraints)
-        own = [place for place in places if self._is_own(place)]
         loop = asyncio.get_running_loop()
+        stored = await loop.run_in_executor(None, self._node.transfers.stored_seeds)
+        candidates = self._candidates(stored)
+        places = self._places(query.constraints, await self._free())
+        own = [place for place in places if self._is_own(place)]
         if own and len(own) < len(places):  # data that are here stay here, as long as anything does
             try:
                 return await loop.run_in_executor(None, self._make_plan, query, own, candidates)
@@ -109,10 +120,21 @@ class Migration:
     def _spec(self) -> ModelSpec:
         inference = self._node.config.inference
         return ModelSpec(
-            name="", kind="gguf", path="", context=inference.context, slots=inference.slots, batch=inference.batch
+            name="",
+            kind="gguf",
+            path="",
+            context=inference.context,
+            slots=inference.slots,
+            batch=inference.batch,
+            gpu_layers=inference.gpu_layers,
         )
 
-    def _candidates(self) -> list[Candidate]:
+    async def _free(self) -> Free:
+        """Memory here at this moment."""
+        gpus = await asyncio.get_running_loop().run_in_executor(None, look, self._node.config.inference.engine)
+        return Free(THIS.free_bytes(), gpus.free_bytes)
+
+    def _candidates(self, stored: list[tuple[str, Seed]]) -> list[Candidate]:
         """All models that peers give away, or that lie in the store here, and that an engine can load."""
         found: dict[str, Candidate] = {}
         for peer, root, seed in self._node.mesh.seeds():
@@ -122,7 +144,7 @@ class Migration:
             seeders = (*(known.seeders if known else ()), peer)
             here = (known.here if known else frozenset()) | ({peer} if seed.complete else set())
             found[root] = Candidate(root, seed, seeders, here)
-        for root, seed in self._node.transfers.stored_seeds():
+        for root, seed in stored:
             known = found.get(root)
             seeders = known.seeders if known else ()
             here = (known.here if known else frozenset()) | {self._node.mesh.peer}
@@ -132,7 +154,7 @@ class Migration:
     def _is_own(self, place: Place) -> bool:
         return place.peer == self._node.mesh.peer
 
-    def _places(self, wanted: Constraints) -> list[Place]:
+    def _places(self, wanted: Constraints, free: Free) -> list[Place]:
         """Where the data may be: this node, and others with the label, where the request lets it leave this one."""
         node = self._node
         homes = {("residency", home) for home in wanted.data_residency}
@@ -142,35 +164,15 @@ class Migration:
             if not isinstance(info, NodeInfo) or (homes and not homes & set(info.labels)):
                 continue
             if peer == node.mesh.peer:
-                found.append(Place(peer, info, Free(free_ram())))
+                found.append(Place(peer, info, free))
             elif not wanted.local_only and peer in node.mesh.transport.linked():
-                found.append(Place(peer, info, Free(int(info.memory_bytes * SHARE_OF_OTHERS))))
+                share = int(info.memory_bytes * SHARE_OF_OTHERS), int(info.gpu_memory_bytes * SHARE_OF_OTHERS)
+                found.append(Place(peer, info, Free(*share)))
         return found
 
     def show(self, plan: Plan) -> Json:
         """The plan as an event."""
-        seed, place = plan.candidate.seed, plan.place
-        name_of = self._node.mesh.name_of
-        return {
-            "event": "plan",
-            "model": seed.descriptor.model,
-            "root": plan.candidate.root,
-            "description": seed.descriptor.description,
-            "quantisation": seed.descriptor.quantisation,
-            "size_bytes": seed.size_bytes,
-            "moves_bytes": plan.moves_bytes,
-            "needs_bytes": plan.needs_bytes,
-            "free_bytes": plan.place.free.ram,
-            "context": plan.context,
-            "relevance": round(plan.decision.chosen.relevance, 3),
-            "expected_s": round(plan.expected_s, 1),
-            "to": {
-                "peer": format_peer(place.peer),
-                "name": place.info.name,
-                "self": self._is_own(place),
-            },
-            "sources": [{"peer": format_peer(peer), "name": name_of(peer)} for peer in plan.candidate.seeders],
-        }
+        return as_event(plan, self._node.mesh.peer, self._node.mesh.name_of)
 
     # Carrying one out
 
@@ -185,6 +187,7 @@ class Migration:
     async def _here(self, plan: Plan, journey: Journey) -> AsyncGenerator[Json, None]:
         transfers, root = self._node.transfers, bytes.fromhex(plan.candidate.root)
         if plan.moves_bytes:
+            await self._make_way(plan.moves_bytes)
             fetch = transfers.fetch(root, plan.candidate.seed)
             waiting = asyncio.ensure_future(transfers.wait(fetch))
             try:
@@ -196,9 +199,9 @@ class Migration:
                 waiting.cancel()
             yield {"event": "transfer", **transfers.show(fetch)}
             self._learn(fetch)
-            journey.moved_bytes, journey.sources = sum(fetch.received.values()), dict(fetch.received)
+            journey.sources = dict(fetch.received)
         yield _loading(plan)
-        await self._load(root)
+        journey.capability = await self._load(root)
 
     def _learn(self, fetch: Fetch) -> None:
         """What the line carries, for the next plan."""
@@ -224,15 +227,29 @@ class Migration:
             detail, hint = service.detail, service.hint
             await node.dismiss(capability)
             raise EngineUnavailable(f"{offer.spec.name} came and does not load: {detail}", hint=hint)
+        if node.config.models.keep_migrated:
+            await loop.run_in_executor(None, node.kept.add, root)
         return capability
 
     def _offer_of(self, root: bytes) -> Offer:
-        """In a thread."""
-        stored = self._node.transfers.store.get(root)
-        model = local_model(stored)
-        if model is None:
-            raise ModelInvalid(f"{stored.name} is no model that an engine here can load.")
-        return offer_of(model, ServeSection(model=stored.name), self._node.config.inference)
+        """In a thread. By a name of its own where another model is served by that name."""
+        offer = offer_stored(self._node.transfers.store.get(root), self._node.config.inference)
+        served = self._node.services.get(offer.descriptor.id)
+        return offer if served is None or served.offer.root == offer.root else apart(offer)
+
+    async def _make_way(self, size_bytes: int) -> None:
+        """Let go of kept models that nobody asks at this moment, as many as the quota needs for one that comes."""
+        node, store = self._node, self._node.transfers.store
+        loop = asyncio.get_running_loop()
+        unused = await loop.run_in_executor(None, node.kept.longest_unused) if store.quota_bytes else []
+        for model in unused:
+            ask = partial(collect, store, store.quota_bytes, node.clock.wall(), needed_bytes=size_bytes, dry=True)
+            if (await loop.run_in_executor(None, ask)).fits:
+                return
+            for capability, service in list(node.services.items()):
+                if service.offer.root == model.root.hex() and not service.load().in_flight:
+                    log.info("a kept model makes way", capability=capability)
+                    await node.dismiss(capability)
 
     async def _there(self, plan: Plan, journey: Journey) -> AsyncGenerator[Json, None]:
         """Another node inside the boundary does it."""
@@ -243,10 +260,10 @@ class Migration:
             self._node.mesh.say(peer, Bring(ticket, bytes.fromhex(plan.candidate.root)))
             while True:
                 told = await self._answer(answers, plan)
+                journey.sources = dict(told.sources)
                 if told.state == "failed":
                     raise by_code("engine_unavailable", told.message, hint=told.hint)
                 if told.state == "ready":
-                    journey.moved_bytes = told.bytes_total
                     return
                 if told.state == "loading":
                     yield _loading(plan)
@@ -276,7 +293,10 @@ class Migration:
             "bytes_done": told.bytes_done,
             "bytes_total": told.bytes_total,
             "bytes_per_s": 0,
-            "sources": [],
+            "sources": [
+                {"peer": format_peer(peer), "name": self._node.mesh.name_of(peer), "bytes": size}
+                for peer, size in told.sources
+            ],
             "state": "running",
             "eta_s": None,
             "error": "",
@@ -320,27 +340,37 @@ class Migration:
 
     async def _bring(self, peer: PeerId, wanted: Bring) -> None:
         """Fetch, load and offer what another node wants to ask this one for."""
-        tell = self._node.mesh.say
+        transfers = self._node.transfers
+        sources: dict[PeerId, int] = {}
+
+        def tell(state: str, done: int, total: int, capability: str = "", why: str = "", hint: str = "") -> None:
+            most = sorted(sources.items(), key=lambda each: -each[1])[:MAX_SOURCES_TOLD]
+            told = Brought(wanted.id, state, done, total, capability, why[:2000], hint[:2000], tuple(most))
+            self._node.mesh.say(peer, told)
+
         try:
-            seed = self._may_bring(wanted)
-            transfers = self._node.transfers
+            seed = self._may_bring(wanted, await self._free())
+            size_bytes = seed.size_bytes
             if not transfers.store.has(wanted.root):
+                await self._make_way(size_bytes)
                 fetch = transfers.fetch(wanted.root, seed)
+                sources = fetch.received
                 waiting = asyncio.ensure_future(transfers.wait(fetch))
                 while not waiting.done():
-                    tell(peer, Brought(wanted.id, "running", fetch.bytes_done, fetch.bytes_total, "", "", ""))
+                    tell("running", fetch.bytes_done, fetch.bytes_total)
                     await asyncio.wait([waiting], timeout=PROGRESS_S * 4)
                 await waiting
-            tell(peer, Brought(wanted.id, "loading", seed.size_bytes, seed.size_bytes, "", "", ""))
+            tell("loading", size_bytes, size_bytes)
             capability = await self._load(wanted.root)
-            tell(peer, Brought(wanted.id, "ready", seed.size_bytes, seed.size_bytes, capability, "", ""))
+            tell("ready", size_bytes, size_bytes, capability)
+            if sources:
+                self.visitors.leave_when_idle(wanted.root, capability, peer)
         except (AtmoError, TimeoutError) as error:
-            message = error.message if isinstance(error, AtmoError) else "It takes too long to load."
-            hint = error.hint if isinstance(error, AtmoError) else ""
-            log.warning("not brought", for_=short(peer), why=message)
-            tell(peer, Brought(wanted.id, "failed", 0, 0, "", message[:2000], hint[:2000]))
+            why = error.message if isinstance(error, AtmoError) else "It takes too long to load."
+            log.warning("not brought", for_=short(peer), why=why)
+            tell("failed", 0, 0, "", why, error.hint if isinstance(error, AtmoError) else "")
 
-    def _may_bring(self, wanted: Bring) -> Any:
+    def _may_bring(self, wanted: Bring, free: Free) -> Seed:
         """Raises EngineUnavailable where this node's user does not want that, or it would not fit."""
         node, root = self._node, wanted.root.hex()
         if not node.config.models.fetch_for_others:
@@ -352,13 +382,10 @@ class Migration:
         known = dict(node.transfers.stored_seeds()) | {of: seed for _, of, seed in node.mesh.seeds()}
         if root not in known:
             raise EngineUnavailable(f"{node.config.node.name} knows nobody who has {root[:12]}.", hint="Try again.")
-        needs, free = memory_of(known[root], self._spec(), Free(free_ram()))[0], free_ram()
-        if needs > free:
-            raise EngineUnavailable(
-                f"{known[root].descriptor.model} needs {needs / 1e9:.2f} GB at {node.config.node.name}, where "
-                f"{free / 1e9:.2f} GB are free.",
-                hint="Share a smaller quantisation of it.",
-            )
+        needs = memory_of(known[root], self._spec(), free)[0]
+        if missing(needs, free):
+            told = shortage(known[root].descriptor.model, needs, node.config.node.name, free)
+            raise EngineUnavailable(f"There is no room for {told}", hint="Share a smaller quantisation of it.")
         return known[root]
 
 

@@ -25,6 +25,7 @@ from atmo.config import Config
 from atmo.errors import AtmoError, ConfigError, UsageError
 from atmo.generation import Finish, Piece, Sampling, Task, Turn
 from atmo.ids import PeerId, format_peer, parse_multiaddr, parse_peer
+from atmo.inference.gpus import look
 from atmo.keys import Identity, issue_revocation
 from atmo.mesh.asking import Job, Routed
 from atmo.mesh.capability import CHAT, Capability, Descriptor
@@ -38,6 +39,7 @@ from atmo.node import reports
 from atmo.node.discovery import Discovery
 from atmo.node.events import Journal
 from atmo.node.home import Home, open_home, remember_generation
+from atmo.node.kept import Kept
 from atmo.node.known_peers import KnownPeers
 from atmo.node.logs import set_up_logs
 from atmo.node.machine import describe
@@ -61,7 +63,7 @@ from atmo.trust import Trust
 
 if TYPE_CHECKING:
     from atmo.gateway.gateway import Gateway
-    from atmo.gateway.handle import AskRequest, RouteRequest
+    from atmo.gateway.handle import AskRequest, RouteRequest, Wish
 
 log = structlog.get_logger("atmo.node")
 
@@ -92,6 +94,7 @@ class Node:
         self._gateway: Gateway | None = None
         self._transfers: Transfers | None = None
         self._private: Private | None = None
+        self._kept: Kept | None = None
         self._prefetch: Prefetch | None = None
         self._runtimes = Runtimes(config, self, self.clock, lambda: set(self.services))
         self._saving: asyncio.TimerHandle | None = None
@@ -122,6 +125,7 @@ class Node:
             )
         for service in self.services.values():
             await service.start()
+        await self._serve_kept(self._home, wanted)
         await self._start_mesh(self._home)
         await self._meaning.load()
         self.mesh.table.classes.reader = self._meaning.tokens
@@ -139,6 +143,16 @@ class Node:
         if self._known is not None and not self._alone:
             self._known.start(self.mesh.discovered, self.mesh.transport.linked)
         log.info("started", node=self.config.node.name, address=str(self.mesh.transport.address))
+
+    async def _serve_kept(self, home: Home, others: list[Offer]) -> None:
+        """What came for the sake of requests in former lives."""
+        self._kept = Kept(home.folder, self.config, self._store)
+        for offer in await asyncio.get_running_loop().run_in_executor(None, self._kept.offers, others):
+            try:
+                await self.adopt(offer)
+            except AtmoError as error:
+                self.services.pop(offer.descriptor.id, None)
+                log.warning("a kept model is not served", model=offer.spec.name, why=error.message)
 
     async def settled(self) -> None:
         """Return when every engine is ready or has failed, and the peers found at the start are linked or not there."""
@@ -270,7 +284,15 @@ class Node:
         if any(turn.images for turn in task.turns):
             seeing = {"modality": "image", **request.constraints}
             request = request.model_copy(update={"constraints": seeing})
-        async with aclosing(self.private.ask(request, task)) as events:
+
+        def perform(query: Query) -> AsyncGenerator[Json, None]:
+            return self._answer(Job(task, query, request.timeout_s), reports.decision)
+
+        def query_of(wish: Wish) -> Query:
+            asked = request.model_copy(update={"constraints": wish.constraints})
+            return self._query_of_intent(asked) if asked.intent else self._query_of(asked, task)
+
+        async with aclosing(self.private.ask(request, query_of, perform)) as events:
             async for event in events:
                 yield event
 
@@ -285,36 +307,28 @@ class Node:
         return self._private
 
     @property
+    def kept(self) -> Kept:
+        assert self._kept is not None
+        return self._kept
+
+    @property
     def identity(self) -> Identity:
         assert self._home is not None
         return self._home.identity
-
-    def query_for(self, request: AskRequest, task: Task) -> Query:
-        """What decides where it goes: its intent if it has one, else the conversation."""
-        return self._query_of_intent(request) if request.intent else self._query_of(request, task)
-
-    async def perform(self, request: AskRequest, task: Task) -> AsyncGenerator[Json, None]:
-        """`ask` for a request whose boundary is in its constraints already."""
-        job = Job(task, self.query_for(request, task), request.timeout_s)
-        async with aclosing(self._answer(job, reports.decision)) as events:
-            async for event in events:
-                yield event
 
     def capability_of(self, descriptor: Descriptor) -> Capability:
         """With its vectors. May be called in a thread."""
         return self._meaning.capability(descriptor)
 
-    async def answer(
-        self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
-    ) -> AsyncGenerator[Json, None]:
-        """Have a task done by whoever fits the wish best: events as docs/api.md lists them.
-
-        brief: of the decision only what was chosen; `explained` has the rest.
-        """
-        tell = reports.brief if brief else reports.decision
-        async with aclosing(self._answer(Job(task, self._query_of(wish, task), timeout_s), tell)) as events:
-            async for event in events:
-                yield event
+    def answer(self, wish: Wish, task: Task, timeout_s: float) -> AsyncGenerator[Json, None]:
+        """Have a task done by whoever fits the wish best: events as docs/api.md lists them; of the decision only what
+        was chosen, `explained` has the rest. Raises ModelCouldCome where a plan is not agreed to."""
+        return self.private.ask(
+            wish,
+            lambda bounded: self._query_of(bounded, task),
+            lambda query: self._answer(Job(task, query, timeout_s), reports.brief),
+            refuse=True,
+        )
 
     async def _answer(self, job: Job, tell: Callable[[Node, Decision, str], Json]) -> AsyncGenerator[Json, None]:
         began_s = self.clock.now()
@@ -389,7 +403,8 @@ class Node:
         self._mesh.vet = self._vetting.admits
         self._transfers = Transfers(self.config, self._mesh, self._store, self.clock, self.journal)
         await self._mesh.start()
-        self._mesh.introduce(describe(self.config, transport.address))
+        gpus = await asyncio.get_running_loop().run_in_executor(None, look, self.config.inference.engine)
+        self._mesh.introduce(describe(self.config, transport.address, gpus))
         self._looking = asyncio.create_task(self._look_at_dates())
 
     def _on_guest(self) -> None:
@@ -443,6 +458,7 @@ class Node:
             lane_ports=lane_ports(section.lane_port),
             timing=LinkTiming.with_heartbeat(section.heartbeat_s),
             trust=trust,
+            plain_lane=self.config.models.plain_lane,
         )
 
     async def _start_gateway(self) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from atmo.errors import NoRoute
-from atmo.ids import PeerId
+from atmo.ids import PeerId, format_peer
 from atmo.inference.engine import ModelSpec
-from atmo.inference.engines.memory import Free, need
+from atmo.inference.engines.memory import Free, Need, need
 from atmo.inference.engines.sizing import size
 from atmo.mesh.capability import Capability, Descriptor, Load
 from atmo.mesh.decision import Decision
@@ -56,13 +57,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """needs_bytes, free_bytes: of memory at the place; moves_bytes: to be transferred, 0 where it is on disk."""
+    """needs: memory at the place; moves_bytes: to be transferred, 0 where it is on disk."""
 
     candidate: Candidate
     place: Place
     decision: Decision
     moves_bytes: int
-    needs_bytes: int
+    needs: Need
     expected_s: float
     context: int
 
@@ -86,9 +87,9 @@ def make_plan(
             hint="Start a node there, with the label: atmo node start --label residency=NAME",
         )
     table = RoutingTable()
-    fits: dict[tuple[PeerId, str], tuple[Candidate, int, float, int]] = {}
+    fits: dict[tuple[PeerId, str], tuple[Candidate, Need, float, int]] = {}
     barred: list[Candidate] = []
-    too_large: list[tuple[int, Candidate, Place, int]] = []
+    too_large: list[tuple[int, Candidate, Place, Need]] = []
     for place in places:
         table.put_node(place.peer, place.info)
         loads: list[Load] = []
@@ -97,8 +98,8 @@ def make_plan(
                 barred.append(candidate)
                 continue
             needs, context = memory_of(candidate.seed, spec, place.free)
-            if needs > place.free.ram:
-                too_large.append((needs - place.free.ram, candidate, place, needs))
+            if lacking := missing(needs, place.free):
+                too_large.append((lacking, candidate, place, needs))
                 continue
             took_s = 0.0 if place.peer in candidate.here else candidate.seed.size_bytes / (bps or USUAL_BPS)
             told = candidate.seed.descriptor
@@ -120,15 +121,45 @@ def make_plan(
     return Plan(candidate, place, decision, moves, needs, expected_s, context)
 
 
-def memory_of(seed: Seed, spec: ModelSpec, free: Free) -> tuple[int, int]:
-    """Bytes that the model would take with as much context as fits, and that context in tokens for one request."""
+def as_event(plan: Plan, own: PeerId, name_of: Callable[[PeerId], str]) -> dict[str, Any]:
+    """As docs/api.md lists it. own: the node that tells it."""
+    seed, place = plan.candidate.seed, plan.place
+    return {
+        "event": "plan",
+        "model": seed.descriptor.model,
+        "root": plan.candidate.root,
+        "description": seed.descriptor.description,
+        "quantisation": seed.descriptor.quantisation,
+        "size_bytes": seed.size_bytes,
+        "moves_bytes": plan.moves_bytes,
+        "needs_bytes": plan.needs.ram,
+        "free_bytes": place.free.ram,
+        "needs_gpu_bytes": plan.needs.vram,
+        "free_gpu_bytes": place.free.vram,
+        "context": plan.context,
+        "relevance": round(plan.decision.chosen.relevance, 3),
+        "expected_s": round(plan.expected_s, 1),
+        "to": {"peer": format_peer(place.peer), "name": place.info.name, "self": place.peer == own},
+        "sources": [{"peer": format_peer(peer), "name": name_of(peer)} for peer in plan.candidate.seeders],
+    }
+
+
+def memory_of(seed: Seed, spec: ModelSpec, free: Free) -> tuple[Need, int]:
+    """What the model would take with as much context as fits, and that context in tokens for one request. Where there
+    is a GPU it takes as many layers as the configuration says."""
     info = info_of(seed)
     sizing = size(spec, info)
-    wanted = need(info, sizing)
-    while wanted.ram > free.ram and not spec.context and sizing.context > 2048 and info.kv_bytes_per_token:
+    layers = spec.gpu_layers if free.vram and seed.kind == "gguf" else 0
+    wanted = need(info, sizing, layers)
+    while missing(wanted, free) and not spec.context and sizing.context > 2048 and info.kv_bytes_per_token:
         sizing = replace(sizing, context=sizing.context // 2)
-        wanted = need(info, sizing)
-    return wanted.ram, sizing.context if info.context else 0
+        wanted = need(info, sizing, layers)
+    return wanted, sizing.context if info.context else 0
+
+
+def missing(needs: Need, free: Free) -> int:
+    """Bytes of either memory that are not there."""
+    return max(0, needs.ram - free.ram) + max(0, needs.vram - free.vram)
 
 
 def _freed(query: Query) -> Query:
@@ -136,7 +167,7 @@ def _freed(query: Query) -> Query:
     return replace(query, exclude=frozenset())
 
 
-def _nothing_fits(barred: Sequence[Candidate], too_large: list[tuple[int, Candidate, Place, int]]) -> NoRoute:
+def _nothing_fits(barred: Sequence[Candidate], too_large: list[tuple[int, Candidate, Place, Need]]) -> NoRoute:
     if not too_large and barred:
         seed = barred[0].seed
         labels = ", ".join(f"{key}={value}" for key, value in seed.only)
@@ -149,10 +180,17 @@ def _nothing_fits(barred: Sequence[Candidate], too_large: list[tuple[int, Candid
             "Nothing inside the boundary can serve this, and no peer gives away a model that could come.",
             hint="Share one where it is: atmo models share NAME; or pull one here: atmo models pull NAME",
         )
-    missing, candidate, place, needs = min(too_large, key=lambda each: each[0])
+    lacking, candidate, place, needs = min(too_large, key=lambda each: each[0])
+    told = shortage(candidate.seed.descriptor.model, needs, place.info.name, place.free)
     return NoRoute(
-        f"No model that peers give away fits into the memory inside the boundary. The nearest is "
-        f"{candidate.seed.descriptor.model}, which needs {needs / 1e9:.2f} GB at {place.info.name}, where "
-        f"{place.free.ram / 1e9:.2f} GB are free.",
-        hint=f"Free {missing / 1e9:.2f} GB there, share a smaller quantisation of it, or allow another data_residency.",
+        f"No model that peers give away fits into the memory inside the boundary. The nearest is {told}",
+        hint=f"Free {lacking / 1e9:.2f} GB there, share a smaller quantisation of it, or allow another data_residency.",
     )
+
+
+def shortage(model: str, needs: Need, where: str, free: Free) -> str:
+    """The end of a sentence: of which memory most is missing, and how much there is."""
+    on_gpu = needs.vram - free.vram > max(0, needs.ram - free.ram)
+    takes, there = (needs.vram, free.vram) if on_gpu else (needs.ram, free.ram)
+    of_gpu = " of GPU memory" if on_gpu else ""
+    return f"{model}, which needs {takes / 1e9:.2f} GB{of_gpu} at {where}, where {there / 1e9:.2f} GB are free."

@@ -6,23 +6,23 @@ What happened is stated in a receipt that this node signs and keeps.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from atmo import receipts
-from atmo.errors import NoRoute
-from atmo.generation import Task
+from atmo.errors import ModelCouldCome, NoRoute
 from atmo.ids import PeerId, format_peer, parse_peer
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.query import Query
 from atmo.mesh.rows import NodeInfo
 from atmo.node.migration import Journey, Migration
+from atmo.node.plan import Plan
 
 if TYPE_CHECKING:
-    from atmo.gateway.handle import AskRequest
+    from atmo.gateway.handle import Wish
     from atmo.node.node import Node
 
 log = structlog.get_logger("atmo.private")
@@ -30,6 +30,13 @@ log = structlog.get_logger("atmo.private")
 Json = dict[str, Any]
 
 COULD_COME = "A model could come to the data: atmo ask --private, or migrate=yes."
+AGREE = (
+    "Nothing moved. Agree to it, and the model comes and answers: "
+    'extra_body={"atmo": {"migrate": "yes"}}, or the header X-Atmo-Migrate: yes.'
+)
+
+QueryOf = Callable[["Wish"], Query]
+Perform = Callable[[Query], AsyncGenerator[Json, None]]
 
 
 class Private:
@@ -38,87 +45,102 @@ class Private:
     def __init__(self, node: Node, migration: Migration) -> None:
         self._node = node
         self._migration = migration
+        self._visitors = migration.visitors
 
     async def close(self) -> None:
         await self._migration.close()
 
-    async def ask(self, request: AskRequest, task: Task) -> AsyncGenerator[Json, None]:
-        """Events as docs/api.md lists them."""
-        request = self._bounded(request)
-        wanted = self._node.query_for(request, task)
-        bounded = wanted.constraints.local_only or bool(wanted.constraints.data_residency)
-        if not bounded:
-            async with aclosing(self._node.perform(request, task)) as events:
+    async def ask(
+        self, wish: Wish, query_of: QueryOf, perform: Perform, *, refuse: bool = False
+    ) -> AsyncGenerator[Json, None]:
+        """Events as docs/api.md lists them. query_of: what decides where a wish goes; perform: has it done.
+
+        refuse: nobody can be asked back, so a plan without agreement is an error that tells of it, ModelCouldCome.
+        """
+        wish = self._bounded(wish)
+        query = query_of(wish)
+        began_s = self._node.clock.wall()
+        told = False
+        try:
+            performed = perform(query)
+            events = self._proven(performed, query, began_s, None) if wish.private else performed
+            async with aclosing(events):
                 async for event in events:
+                    told = True
                     yield event
             return
-        began_s = self._node.clock.wall()
-        journey: Journey | None = None
-        async with aclosing(self._prepare(request, wanted)) as prepared:
-            async for item in prepared:
-                if isinstance(item, Journey):
-                    journey = item
-                elif item["event"] == "plan" and not item["agreed"]:
-                    yield item
-                    return
-                else:
-                    yield item
-        async with aclosing(self._node.perform(request, task)) as events:
-            async for event in events:
-                yield event
-                if event["event"] == "done" and (request.private or journey is not None):
-                    yield await self._receipt(event, wanted.constraints, began_s, journey)
-        await self._keep_or_not(journey)
+        except NoRoute as error:
+            if told:
+                raise
+            refusal = error
+        plan = await self._plan(wish, query, refusal, asked=refuse)
+        shown = {**self._migration.show(plan), "agreed": wish.migrate == "yes"}
+        if refuse and not shown["agreed"]:
+            raise ModelCouldCome(f"{refusal.message} {_in_words(shown)}", plan=shown, hint=AGREE)
+        yield shown
+        if shown["agreed"]:
+            async with aclosing(self._migrated(plan, query, perform, began_s)) as events:
+                async for event in events:
+                    yield event
 
-    def _bounded(self, request: AskRequest) -> AskRequest:
+    def _bounded(self, wish: Wish) -> Wish:
         """`private` in words that routing knows: this node's residency, or this node alone."""
-        wishes = dict(request.constraints)
+        wishes = dict(wish.constraints)
         named = any(name in wishes for name in ("data_residency", "residency", "local_only"))
-        if not request.private or named:
-            return request
+        if not wish.private or named:
+            return wish
         home = self._node.config.node.labels.get("residency")
         wishes |= {"data_residency": [home]} if home else {"local_only": True}
-        return request.model_copy(update={"constraints": wishes})
+        return wish.model_copy(update={"constraints": wishes})
 
-    async def _prepare(self, request: AskRequest, wanted: Query) -> AsyncGenerator[Json | Journey, None]:
-        """Nothing where somebody inside can serve it; otherwise the plan, and if it is agreed to what becomes of it."""
+    async def _plan(self, wish: Wish, query: Query, refusal: NoRoute, *, asked: bool) -> Plan:
+        """What could be done about a refusal, where the request wants to hear of it. asked: it does unless it says no.
+        Raises NoRoute."""
+        rule = query.constraints
+        bounded = rule.local_only or bool(rule.data_residency)
+        wanted = wish.migrate or ("ask" if wish.private or asked else "no")
+        if wanted == "no":
+            raise _with_hint(refusal) if bounded else refusal
         try:
-            self._node.mesh.route(wanted)
-            return
-        except NoRoute as refusal:
-            agreed = request.migrate or ("ask" if request.private else "no")
-            if agreed == "no":
-                raise _with_hint(refusal) from None
-            plan = await self._plan(wanted, refusal)
+            plan = await self._migration.plan(query)
+        except NoRoute as error:
+            if not bounded:
+                raise refusal from None
+            raise NoRoute(f"{refusal.message} {error.message}", hint=error.hint) from None
         self._node.prefetch.asked(plan.candidate.root)
-        yield {**self._migration.show(plan), "agreed": agreed == "yes"}
-        if agreed != "yes":
-            return
+        return plan
+
+    async def _migrated(self, plan: Plan, query: Query, perform: Perform, began_s: float) -> AsyncGenerator[Json, None]:
+        """The model comes, and then the answer."""
         journey = Journey(plan, self._node.clock.wall())
-        async with aclosing(self._migration.carry_out(plan, journey)) as events:
+        root = bytes.fromhex(plan.candidate.root)
+        try:
+            with self._visitors.used(root):
+                async with aclosing(self._migration.carry_out(plan, journey)) as events:
+                    async for event in events:
+                        yield event
+                async with aclosing(self._proven(perform(query), query, began_s, journey)) as events:
+                    async for event in events:
+                        yield event
+        finally:
+            if journey.capability:
+                await self._visitors.leave(root, journey.capability, came=journey.moved_bytes > 0)
+
+    async def _proven(
+        self, performed: AsyncGenerator[Json, None], query: Query, began_s: float, journey: Journey | None
+    ) -> AsyncGenerator[Json, None]:
+        """With a receipt at the end."""
+        async with aclosing(performed) as events:
             async for event in events:
                 yield event
-        yield journey
-
-    async def _plan(self, wanted: Query, refusal: NoRoute) -> Any:
-        try:
-            return await self._migration.plan(wanted)
-        except NoRoute as error:
-            raise NoRoute(f"{refusal.message} {error.message}", hint=error.hint) from None
-
-    async def _keep_or_not(self, journey: Journey | None) -> None:
-        """What came for one request goes after it, if this node's user wants that."""
-        if journey is None or self._node.config.models.keep_migrated or not journey.moved_bytes:
-            return
-        if journey.plan.place.peer == self._node.mesh.peer:
-            await self._node.dismiss(journey.plan.candidate.seed.descriptor.id)
-            root = bytes.fromhex(journey.plan.candidate.root)
-            await asyncio.get_running_loop().run_in_executor(None, self._node.transfers.store.remove, root)
+                if event["event"] == "done":
+                    yield await self._receipt(event, query.constraints, began_s, journey)
 
     # Receipts
 
     async def _receipt(self, done: Json, rule: Constraints, began_s: float, journey: Journey | None) -> Json:
-        made = receipts.sign(self._node.identity, self._statement(done, rule, began_s, journey))
+        node, says = self._node, self._statement(done, rule, began_s, journey)
+        made = receipts.sign(node.identity, node.mesh.mesh, node.renewals.certificate, says)
         folder = self._node.config.node_home / receipts.FOLDER
         try:
             file = await asyncio.get_running_loop().run_in_executor(None, receipts.keep, made, folder)
@@ -132,9 +154,7 @@ class Private:
         server = parse_peer(done["peer"])
         sent = node.mesh.sent_bytes.get(request, {})
         return {
-            "version": 1,
             "id": done["request_id"],
-            "mesh": format_peer(PeerId(node.mesh.mesh)),
             "node": self._who(node.mesh.peer),
             "asked_at_s": round(began_s, 3),
             "done_at_s": round(node.clock.wall(), 3),
@@ -175,6 +195,15 @@ class Private:
 
 def _sealed(made: receipts.Receipt) -> Json:
     return {"receipt": made.says, "statement": made.statement, "signature": made.signature.hex()}
+
+
+def _in_words(plan: Json) -> str:
+    """A plan as a sentence, without a word that another node could have chosen but names."""
+    told = f"{plan['model']} could come to {plan['to']['name']}"
+    if not plan["moves_bytes"]:
+        return f"{told}, where it is on disk, in about {plan['expected_s']:.0f} s."
+    sources = ", ".join(source["name"] for source in plan["sources"]) or "its store"
+    return f"{told} from {sources}: {plan['moves_bytes'] / 1e6:.1f} MB, about {plan['expected_s']:.0f} s."
 
 
 def _with_hint(refusal: NoRoute) -> NoRoute:

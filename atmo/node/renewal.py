@@ -56,7 +56,7 @@ class Renewals:
         self._mesh = mesh
         self._clock = clock
         self._adopt = adopt
-        self._certificate = home.credential.certificate
+        self.certificate = home.credential.certificate
 
     def look(self) -> None:
         """Renew what has to be, and say what cannot. Call it every LOOK_S."""
@@ -72,7 +72,7 @@ class Renewals:
     @property
     def standing(self) -> Standing:
         """This node's own."""
-        return check_certificate(self._certificate, self._home.mesh)
+        return check_certificate(self.certificate, self._home.mesh)
 
     def heard(self, membership: Sealed) -> None:
         """A CERT row for this node. One that is not what it should be is nobody's fault that could be told: any member
@@ -88,11 +88,11 @@ class Renewals:
 
     def _take(self, membership: Sealed) -> None:
         home = self._home
-        self._certificate = Certificate(membership)
+        self.certificate = Certificate(membership)
         if home.mesh_home.root is None:
-            home.mesh_home.keep(home.folder, self._certificate)
+            home.mesh_home.keep(home.folder, self.certificate)
         self._adopt(bind_curve(membership, home.identity, home.curve, serial=home.generation))
-        self._mesh.certified(self._certificate)
+        self._mesh.certified(self.certificate)
         self._mesh.complain(_ABOUT, ending(self.standing, self._clock.wall()))
 
     # The owner's part

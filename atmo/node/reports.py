@@ -256,6 +256,7 @@ def seeds(node: Node) -> list[Json]:
             "size_bytes": seed.size_bytes,
             "complete": seed.complete,
             "only": dict(seed.only),
+            "source": seed.source,
             "peer": format_peer(peer),
             "node": node.mesh.name_of(peer),
         }

@@ -6,13 +6,17 @@ import msgspec
 import structlog
 
 from atmo.config import ServeSection
-from atmo.errors import AtmoError, ModelInvalid
+from atmo.errors import AtmoError, ModelInvalid, UsageError
 from atmo.mesh.capability import EMBEDDING, Descriptor
 from atmo.mesh.rows import Seed, Shape
 from atmo.models.gguf import GgufInfo
 from atmo.models.library import LocalModel, from_store
 from atmo.models.records import StoredModel
+from atmo.models.reference import parse
 from atmo.node.offers import describe_offer, slug
+
+# As a SEED row has room for.
+MAX_SOURCE_CHARS = 300
 
 log = structlog.get_logger("atmo.seeds")
 
@@ -39,7 +43,17 @@ def seed_of(stored: StoredModel) -> Seed | None:
         log.warning("a model is not given away", model=stored.name, why=error.message)
         return None
     only = tuple(sorted(stored.record.only.items()))
-    return Seed(stored.size_bytes, kind, descriptor, shape, only, stored.whole)
+    return Seed(stored.size_bytes, kind, descriptor, shape, only, stored.whole, source_told(stored.record.source))
+
+
+def source_told(source: str) -> str:
+    """Of where a model came from only what others can make use of: a file of a hub, at a commit. An address may hold a
+    password, and a path is nobody's business."""
+    try:
+        wanted = parse(source)
+    except UsageError:
+        return ""
+    return source if wanted.kind == "hub" and wanted.pinned and len(source) <= MAX_SOURCE_CHARS else ""
 
 
 def _named(told: Descriptor, stored: StoredModel) -> Descriptor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,11 +27,13 @@ from atmo.mesh.node import MeshNode
 from atmo.mesh.rows import Kind, NodeInfo, RowId, Seed
 from atmo.models.manifest import Manifest
 from atmo.models.partial import Partial
+from atmo.models.reading import Head
 from atmo.models.store import Store
 from atmo.node.events import Journal
 from atmo.node.fetching import Fetch
 from atmo.node.giving import Giving
 from atmo.node.seeding import seed_of
+from atmo.transport.base import Frame
 
 log = structlog.get_logger("atmo.transfers")
 
@@ -54,7 +57,7 @@ class Given:
     def __init__(self, now_s: float) -> None:
         self.peers: dict[PeerId, int] = {}
         self.began_s = self.last_s = now_s
-        self.window: list[tuple[float, int]] = []
+        self.window: deque[tuple[float, int]] = deque(maxlen=400)
 
 
 class Transfers:
@@ -192,7 +195,8 @@ class Transfers:
         """Say that this node gives away what it has of a model that it is fetching."""
         told = next((seed for _, root, seed in self._mesh.seeds() if root == fetch.root.hex()), None)
         if told is not None:
-            self._seeds[fetch.root] = msgspec.structs.replace(told, complete=False)
+            # Where a peer says that it is from is that peer's word, and not passed on as this node's.
+            self._seeds[fetch.root] = msgspec.structs.replace(told, complete=False, source="")
             self._tell_seeds()
 
     # Seeding
@@ -215,6 +219,7 @@ class Transfers:
 
     def _shared(self) -> dict[bytes, Seed]:
         """In a thread."""
+        self.store.close_unused()
         models = [model for model in self.store.models() if model.record.shared][:MAX_SEEDS]
         found: dict[bytes, Seed] = {}
         for model in models:
@@ -249,11 +254,10 @@ class Transfers:
             given = self._given[root] = Given(now_s)
         given.peers[peer] = given.peers.get(peer, 0) + size_bytes
         given.last_s = now_s
-        given.window = [(at_s, size) for at_s, size in given.window if now_s - at_s < 3.0][-400:]
         given.window.append((now_s, size_bytes))
 
-    async def _send_bulk(self, peer: PeerId, frame: bytes) -> None:
-        await self._mesh.transport.send_bulk(peer, frame)
+    async def _send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
+        await self._mesh.transport.send_bulk(peer, frame, plain=plain)
 
     # Library
 
@@ -265,6 +269,10 @@ class Transfers:
             needed = ", ".join(f"{key}={value}" for key, value in seed.only)
             return "private", f"The model {seed.descriptor.model} is for nodes with {needed} only."
         return None
+
+    def public(self, root: bytes) -> bool:
+        seed = self._seeds.get(root)
+        return seed is not None and not seed.only
 
     def manifest(self, root: bytes) -> bytes:
         fetch = self._fetches.get(root)
@@ -279,16 +287,16 @@ class Transfers:
         count = self.store.manifest(root).chunk_count
         return np.packbits(np.ones(count, dtype=bool)).tobytes()
 
-    def read(self, root: bytes, chunk: int) -> bytes:
+    def read(self, root: bytes, chunk: int, head: Head) -> memoryview:
         fetch = self._fetches.get(root)
         held = fetch.partial if fetch is not None else None
         if held is not None:
             try:
-                return held.read(chunk)
+                return held.read(chunk, head)
             except (KeyError, StorageError):
                 if not self.store.has(root):
                     raise
-        return self.store.read(root, chunk)
+        return self.store.read(root, chunk, head)
 
     def _labels(self, peer: PeerId) -> set[tuple[str, str]]:
         row = self._mesh.core.store.get(RowId(peer, Kind.NODE, ""))
@@ -326,6 +334,10 @@ class Transfers:
         for fetch in self._fetches.values():
             fetch.lost_as_source(peer)
 
+    def distrust_plain(self, peer: PeerId, what: str) -> None:
+        log.warning("the plain lane was tampered with, it is not used with this peer any more", peer=short(peer))
+        self._mesh.distrust_plain(peer, what)
+
     def banned(self) -> set[PeerId]:
         now_s = self._clock.now()
         return {peer for peer, until_s in self._banned.items() if until_s > now_s}
@@ -344,12 +356,12 @@ class Transfers:
             running.receive(peer, message)
         self.giving.receive(peer, message)
 
-    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int) -> None:
+    def bulk(self, peer: PeerId, message: Chunk | ManifestPart, frame_bytes: int, *, plain: bool) -> None:
         fetch = self._fetches.get(message.root)
         if fetch is None:
             self.release(peer, frame_bytes)
         else:
-            fetch.bulk(peer, message, frame_bytes)
+            fetch.bulk(peer, message, frame_bytes, plain=plain)
 
     def linked(self, peer: PeerId) -> None:
         for fetch in self._fetches.values():

@@ -6,7 +6,8 @@ is named by the peer at its other end, whoever dialled it, so that a node behind
 The promises every implementation keeps (tests/transport/test_conformance.py):
 
 1. No frame is delivered before `LinkUp` of its sender, none after `LinkDown`.
-2. The sender of a frame is authenticated: it holds the curve key that a member of this mesh certified.
+2. The sender of a frame is authenticated: it holds the curve key that a member of this mesh certified. Only of what is
+   marked `plain`, on `Lane.BULK` and where both ends asked for it, this is not so.
 3. On `Lane.CONTROL` and `Lane.BULK` frames arrive in order, each once, or the link goes down: nothing is dropped in
    silence.
    Frames that were accepted but not yet delivered when a link goes down are lost, and `LinkDown` is how one knows.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from atmo.errors import AtmoError
 from atmo.ids import Multiaddr, PeerId
@@ -28,6 +29,9 @@ from atmo.keys import Passport
 
 if TYPE_CHECKING:
     from atmo.transport.link import LinkStats
+
+
+Frame: TypeAlias = bytes | memoryview
 
 
 class Lane(enum.IntEnum):
@@ -75,11 +79,13 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """frame: bytes; on `Lane.BULK` perhaps a view of where the socket put them, which lives as long as it is held."""
+    """frame: bytes; on `Lane.BULK` perhaps a view of where the socket put them, which lives as long as it is held.
+    plain: it came unencrypted, so it may be anybody's."""
 
     peer: PeerId
     lane: Lane
-    frame: bytes | memoryview
+    frame: Frame
+    plain: bool = False
 
 
 TransportEvent = LinkUp | LinkDown | DialFailed | Received
@@ -111,8 +117,9 @@ class Transport(Protocol):
     def publish(self, frame: bytes) -> None:
         """Offer a frame to every linked peer on `Lane.GOSSIP`. Raises FrameTooLarge."""
 
-    async def send_bulk(self, peer: PeerId, frame: bytes) -> None:
-        """Queue a frame on `Lane.BULK` as soon as the receiver's window has room for it.
+    async def send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
+        """Queue a frame on `Lane.BULK` as soon as the receiver's window has room for it. It is not copied, and not to
+        be changed any more. plain: anybody may read it, so it may go unencrypted where both ends have a way for that.
 
         Raises PeerUnreachable without a link or when the link goes down while waiting, FrameTooLarge above the limit.
         """
@@ -122,6 +129,9 @@ class Transport(Protocol):
 
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         """Let the peer have so much in flight on `Lane.BULK`, MAX_BULK_WINDOW_BYTES at most. It is never narrowed."""
+
+    def avoid_plain(self, peer: PeerId) -> None:
+        """Send nothing unencrypted to this peer any more, and take nothing, from the next link on."""
 
     def hang_up(self, peer: PeerId, reason: str) -> None:
         """End the link; `LinkDown` with this reason follows here, and the other end notices."""

@@ -16,9 +16,9 @@ import zmq
 from atmo.errors import RemoteProtocolError
 from atmo.keys import Passport
 from atmo.transport import sockets, wire
-from atmo.transport.base import MAX_BULK_WINDOW_BYTES, MAX_FRAME_BYTES, Lane
+from atmo.transport.base import MAX_BULK_WINDOW_BYTES, MAX_FRAME_BYTES, Frame, Lane
 from atmo.transport.control import ControlLane
-from atmo.transport.link import Link
+from atmo.transport.link import Link, Way
 from atmo.transport.local import LinkTable, Local
 from atmo.transport.reactor import Reactor
 from atmo.transport.zap import AllowList
@@ -61,16 +61,25 @@ class BulkLane:
         self._reactor.watch(self._router, self._on_router)
         return sockets.bind(self._router, host, port)
 
-    def send(self, link: Link, frame: bytes) -> None:
-        """A frame whose credit was taken."""
+    def send(self, link: Link, frame: Frame, plain: bool = False) -> None:
+        """A frame whose credit was taken. plain: it may go unencrypted, where there is such a way."""
         if link.down:
             return
-        if link.bulk_way is None:
+        if plain and link.plain_way is not None:
+            self._send_plain(link, link.plain_way, frame)
+        elif link.bulk_way is None:
             link.bulk_held.append(frame)
         elif link.bulk_way.send_large(frame):
             link.lanes[Lane.BULK].count_out(len(frame))
         else:
             self._table.down(link, "the bulk connection closed")
+
+    def _send_plain(self, link: Link, way: Way, frame: Frame) -> None:
+        if way.send_large(frame):
+            link.lanes[Lane.BULK].count_out(len(frame))
+            link.plain.count_out(len(frame))
+        else:
+            self._table.down(link, "the plain connection closed")
 
     def release(self, link: Link, size_bytes: int) -> None:
         """The layer above is done with a received frame."""

@@ -83,7 +83,9 @@ class ControlLane:
             wire.GRANT: self._on_grant,
             wire.WIDEN: self._on_widen,
             wire.BYE: self._on_bye,
+            wire.PLAIN: self._on_plain,
         }
+        self.on_plain: Callable[[Link, int, str], None] = lambda link, port, ticket: None
 
     def bind(self, host: str, port: int) -> int:
         """Raises PortInUse."""
@@ -134,6 +136,9 @@ class ControlLane:
 
     def widen(self, link: Link, size_bytes: int) -> None:
         self._say(link, wire.encode_number(wire.WIDEN, size_bytes))
+
+    def offer_plain(self, link: Link, port: int, ticket: str) -> None:
+        self._say(link, wire.encode_plain(port, ticket))
 
     def forgive(self, now_s: float) -> None:
         """This process was paused: nobody could be heard."""
@@ -315,6 +320,9 @@ class ControlLane:
 
     def _on_widen(self, link: Link, frame: bytes) -> None:
         self._table.granted(link, wire.decode_number(frame), wider=True)
+
+    def _on_plain(self, link: Link, frame: bytes) -> None:
+        self.on_plain(link, *wire.decode_plain(frame))
 
     def _on_bye(self, link: Link, frame: bytes) -> None:
         self._table.down(link, f"the peer ended it: {wire.decode_bye(frame)}")

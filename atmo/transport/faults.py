@@ -18,7 +18,17 @@ from functools import partial
 
 from atmo.errors import PeerUnreachable
 from atmo.ids import Multiaddr, PeerId, format_peer
-from atmo.transport.base import Deliver, DialableTransport, DialFailed, Lane, LinkDown, LinkUp, Received, TransportEvent
+from atmo.transport.base import (
+    Deliver,
+    DialableTransport,
+    DialFailed,
+    Frame,
+    Lane,
+    LinkDown,
+    LinkUp,
+    Received,
+    TransportEvent,
+)
 from atmo.transport.link import LinkStats
 
 
@@ -104,15 +114,18 @@ class FaultyTransport:
     def publish(self, frame: bytes) -> None:
         self.inner.publish(frame)
 
-    async def send_bulk(self, peer: PeerId, frame: bytes) -> None:
+    async def send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
         self._require(peer)
-        await self.inner.send_bulk(peer, frame)
+        await self.inner.send_bulk(peer, frame, plain=plain)
 
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         self.inner.release_bulk(peer, frame_bytes)
 
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         self.inner.widen_bulk(peer, window_bytes)
+
+    def avoid_plain(self, peer: PeerId) -> None:
+        self.inner.avoid_plain(peer)
 
     def hang_up(self, peer: PeerId, reason: str) -> None:
         self.inner.hang_up(peer, reason)

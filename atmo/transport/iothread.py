@@ -22,7 +22,7 @@ from atmo.errors import PortInUse
 from atmo.ids import Multiaddr, short
 from atmo.keys import Credential
 from atmo.transport import sockets
-from atmo.transport.base import DialFailed
+from atmo.transport.base import DialFailed, Frame
 from atmo.transport.bulk import BulkLane
 from atmo.transport.control import PROBE_EVERY_S, ControlLane
 from atmo.transport.dialling import Dialling
@@ -31,6 +31,7 @@ from atmo.transport.doorway import Doorway
 from atmo.transport.gossip import GossipLane
 from atmo.transport.link import Link
 from atmo.transport.local import Happening, LinkTable, Local
+from atmo.transport.plain import PlainLane, Tickets
 from atmo.transport.reactor import Reactor
 from atmo.transport.zap import AllowList, ZapHandler
 
@@ -54,16 +55,18 @@ class Listen:
     door_port: int
     default_port: int
     lane_ports: Ports
+    plain_lane: bool = False
 
 
 class _Parts:
     """All that owns sockets. Built, used and closed on the IO thread."""
 
-    def __init__(self, local: Local, reactor: Reactor, table: LinkTable) -> None:
+    def __init__(self, local: Local, reactor: Reactor, table: LinkTable, *, plain_lane: bool) -> None:
         self.context: sockets.Context = zmq.Context()
         self.bulk_context: sockets.Context = zmq.Context(BULK_IO_THREADS)
         self.allowed = AllowList(local.trust)
-        self._zap = [ZapHandler(context, self.allowed) for context in (self.context, self.bulk_context)]
+        tickets = Tickets()
+        self._zap = [ZapHandler(context, self.allowed, tickets) for context in (self.context, self.bulk_context)]
         for handler in self._zap:
             reactor.watch(handler.socket, handler.on_readable)
         self.dialling = Dialling(local, reactor, table, self.allowed, self.context)
@@ -72,12 +75,15 @@ class _Parts:
         self.gossip = GossipLane(local, reactor, table, self.allowed, self.context, self.control)
         self.bulk = BulkLane(local, reactor, table, self.allowed, self.bulk_context, self.control)
         self.doorway = Doorway(self.context, local.clock)
-        table.owners = [self.bulk, self.gossip, self.control]
+        self.plain = PlainLane(local, reactor, table, tickets, self.bulk_context, self.control) if plain_lane else None
+        table.owners = [*([self.plain] if self.plain else []), self.bulk, self.gossip, self.control]
 
     def bind(self, listen: Listen) -> tuple[int, Ports]:
         """The door's port and the lanes'. Raises PortInUse."""
         host, lanes = listen.host, listen.lane_ports
         door_port = self._bind_door(listen)
+        if self.plain is not None:
+            self.plain.bind(host, lanes.bulk + 1 if lanes.bulk else 0)
         return door_port, Ports(
             self.control.bind(host, lanes.control),
             self.gossip.bind(host, lanes.gossip),
@@ -95,6 +101,8 @@ class _Parts:
     def close(self) -> None:
         self.dialling.close()
         self.doorway.close()
+        if self.plain is not None:
+            self.plain.close()
         self.bulk.close()
         self.gossip.close()
         self.control.close()
@@ -119,6 +127,7 @@ class IoThread:
         self._next_tick_s = self._awake_s = local.clock.now()
         self.bound: Future[None] = Future()
         self.ended: Future[None] = Future()
+        self.is_over = False  # as `ended.done()`, without a lock for each frame
         self._thread = threading.Thread(target=self._run, name=f"atmo-io-{short(local.peer)}", daemon=True)
 
     def start(self) -> None:
@@ -144,8 +153,8 @@ class IoThread:
     def acknowledge(self, link: Link) -> None:
         self._post(partial(self._parts.control.acknowledge, link))
 
-    def send_bulk(self, link: Link, frame: bytes) -> None:
-        self._bulk_commands.append(partial(self._parts.bulk.send, link, frame))
+    def send_bulk(self, link: Link, frame: Frame, plain: bool = False) -> None:
+        self._bulk_commands.append(partial(self._parts.bulk.send, link, frame, plain))
         self._reactor.wake()
 
     def release_bulk(self, link: Link, size_bytes: int) -> None:
@@ -175,7 +184,7 @@ class IoThread:
 
     def _run(self) -> None:
         """The thread. It ends with every socket closed, whatever happened; a bug shows up in `bound` or `ended`."""
-        self._parts = _Parts(self._local, self._reactor, self._table)
+        self._parts = _Parts(self._local, self._reactor, self._table, plain_lane=self._listen.plain_lane)
         try:
             self._open()
             self.bound.set_result(None)
@@ -188,6 +197,7 @@ class IoThread:
                 self._table.down(link, "the node closed")
             self._hand_over_happened()
             self._parts.close()
+            self.is_over = True
             if not self.ended.done():
                 self.ended.set_result(None)
 

@@ -10,12 +10,12 @@ drop in silence: backlog = accepted here - acknowledged by the peer's event loop
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from atmo.ids import Multiaddr, PeerId, short
 from atmo.keys import Passport
-from atmo.transport.base import BULK_WINDOW_BYTES, Lane
+from atmo.transport.base import BULK_WINDOW_BYTES, Frame, Lane
 from atmo.transport.credit import CreditGrants
 from atmo.transport.outbox import BulkOutbox
 
@@ -79,7 +79,8 @@ class LaneStats:
 
 @dataclass(frozen=True, slots=True)
 class LinkStats:
-    """A snapshot of one link for operators. `rtt_s` is smoothed, None before the first pong."""
+    """A snapshot of one link for operators. `rtt_s` is smoothed, None before the first pong; `plain` is what of
+    the bulk lane was not encrypted."""
 
     peer: PeerId
     outbound: bool
@@ -89,6 +90,7 @@ class LinkStats:
     backlog_bytes: int
     gossip_direct: bool
     lanes: dict[Lane, LaneStats]
+    plain: LaneStats
 
 
 class Way(Protocol):
@@ -96,7 +98,7 @@ class Way(Protocol):
 
     def send(self, frame: bytes) -> bool: ...
 
-    def send_large(self, frame: bytes) -> bool:
+    def send_large(self, frame: Frame) -> bool:
         """The same without a copy: the frame is held until it has left."""
         ...
 
@@ -131,7 +133,9 @@ class Link:
     gossip_queued_bytes: int = 0  # gossip handed to the event loop
     gossip_direct: bool = False
     bulk_way: Way | None = None
-    bulk_held: deque[bytes] = field(default_factory=deque)  # accepted before the bulk connection was ready
+    plain_way: Way | None = None
+    plain: LaneStats = field(default_factory=LaneStats)  # what of the bulk lane was not encrypted
+    bulk_held: deque[Frame] = field(default_factory=deque)  # accepted before the bulk connection was ready
     bulk_grants: CreditGrants = field(default_factory=lambda: CreditGrants(BULK_WINDOW_BYTES))
     lanes: dict[Lane, LaneStats] = field(default_factory=lambda: {lane: LaneStats() for lane in Lane})
 
@@ -162,7 +166,7 @@ class Link:
         }
         return LinkStats(
             self.peer, self.outbound, self.address, now_s - self.up_s, self.rtt_s, self.backlog_bytes,
-            self.gossip_direct, lanes,
+            self.gossip_direct, lanes, replace(self.plain),
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -172,6 +176,6 @@ class Link:
         return f"<Link {arrow} {short(self.peer)} {state}>"
 
 
-def cost_bytes(frame: bytes | memoryview) -> int:
+def cost_bytes(frame: Frame) -> int:
     """What a frame counts for in a backlog."""
     return len(frame) + FRAME_OVERHEAD_BYTES

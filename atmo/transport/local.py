@@ -10,7 +10,7 @@ from atmo.clock import Clock
 from atmo.ids import Multiaddr, PeerId
 from atmo.keys import Credential, CurveKeys
 from atmo.transport import wire
-from atmo.transport.base import Lane, LinkDown, LinkUp, Received, TransportEvent
+from atmo.transport.base import Frame, Lane, LinkDown, LinkUp, Received, TransportEvent
 from atmo.transport.door import Ports
 from atmo.transport.link import Link, LinkTiming
 from atmo.trust import Trust
@@ -30,6 +30,7 @@ class Local:
     ports: Ports | None = None
     address: Multiaddr | None = None
     dialable: bool = True
+    plain_avoided: set[PeerId] = field(default_factory=set)  # written by the event loop's thread
     _sequence: int = 0
 
     def next_hello(self) -> tuple[int, bytes]:
@@ -89,9 +90,11 @@ class LinkTable:
             owner.closed(link, reason)
         self.happened.append((link, LinkDown(link.peer, reason)))
 
-    def received(self, link: Link, lane: Lane, frame: bytes | memoryview) -> None:
+    def received(self, link: Link, lane: Lane, frame: Frame, *, plain: bool = False) -> None:
         link.lanes[lane].count_in(len(frame))
-        self.happened.append((link, Received(link.peer, lane, frame)))
+        if plain:
+            link.plain.count_in(len(frame))
+        self.happened.append((link, Received(link.peer, lane, frame, plain)))
 
     def granted(self, link: Link, size_bytes: int, *, wider: bool = False) -> None:
         self.happened.append((link, BulkGranted(size_bytes, wider)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atmo.errors import PeerUnreachable
 from atmo.ids import Multiaddr, PeerId
-from atmo.transport.base import Deliver, DialFailed
+from atmo.transport.base import Deliver, DialFailed, Frame
 from atmo.transport.link import LinkStats
 
 _ALONE = "This node runs in standalone mode."
@@ -38,7 +38,7 @@ class LoneTransport:
     def publish(self, frame: bytes) -> None:
         return
 
-    async def send_bulk(self, peer: PeerId, frame: bytes) -> None:
+    async def send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
         raise PeerUnreachable(_ALONE)
 
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
@@ -46,6 +46,9 @@ class LoneTransport:
 
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         return
+
+    def avoid_plain(self, peer: PeerId) -> None:
+        return  # nothing is unencrypted here
 
     def hang_up(self, peer: PeerId, reason: str) -> None:
         return

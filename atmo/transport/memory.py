@@ -24,6 +24,7 @@ from atmo.transport.base import (
     MAX_FRAME_BYTES,
     Deliver,
     DialFailed,
+    Frame,
     Lane,
     LinkDown,
     LinkUp,
@@ -171,7 +172,7 @@ class MemoryTransport:
                 end.queued_bytes += cost_bytes(frame)
                 self._carry(end, Lane.GOSSIP, frame)
 
-    async def send_bulk(self, peer: PeerId, frame: bytes) -> None:
+    async def send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
         end = self._require(peer, frame, Lane.BULK)
         await end.outbox.send(frame, lambda ready: self._carry(end, Lane.BULK, ready))
 
@@ -191,6 +192,9 @@ class MemoryTransport:
         if more:
             end.other.owner.happen(end.other, _Granted(more, wider=True))
 
+    def avoid_plain(self, peer: PeerId) -> None:
+        return  # nothing is unencrypted here
+
     def hang_up(self, peer: PeerId, reason: str) -> None:
         self.break_link(peer, reason, f"the peer ended it: {reason}")
 
@@ -205,7 +209,15 @@ class MemoryTransport:
         now_s = self._clock.now()
         return {
             peer: LinkStats(
-                peer, end.outbound, end.address, now_s - end.since_s, 0.0, end.queued_bytes, True, dict(end.lanes)
+                peer,
+                end.outbound,
+                end.address,
+                now_s - end.since_s,
+                0.0,
+                end.queued_bytes,
+                True,
+                dict(end.lanes),
+                LaneStats(),
             )
             for peer, end in self._links.items()
         }
@@ -273,7 +285,7 @@ class MemoryTransport:
             end.owner._ends[end.peer] = end
             end.owner.happen(end, LinkUp(end.peer, end.passport, end.address, end.outbound))
 
-    def _carry(self, end: _End, lane: Lane, frame: bytes) -> None:
+    def _carry(self, end: _End, lane: Lane, frame: Frame) -> None:
         if end.down or end.other is None:
             return
         copy = bytes(bytearray(frame))
@@ -285,14 +297,14 @@ class MemoryTransport:
             end.other.grants.receive(len(copy))
         end.other.owner.happen(end.other, Received(self._peer, lane, copy))
 
-    def _require(self, peer: PeerId, frame: bytes, lane: Lane) -> _End:
+    def _require(self, peer: PeerId, frame: Frame, lane: Lane) -> _End:
         self._check_size(frame, lane)
         end = self._links.get(peer)
         if end is None or end.down:
             raise PeerUnreachable(f"There is no link to peer {format_peer(peer)}.")
         return end
 
-    def _check_size(self, frame: bytes, lane: Lane) -> None:
+    def _check_size(self, frame: Frame, lane: Lane) -> None:
         limit = min(MAX_FRAME_BYTES[lane], self._network.mtu_bytes or MAX_FRAME_BYTES[lane])
         if len(frame) > limit:
             raise FrameTooLarge(

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from atmo.errors import PeerUnreachable
-from atmo.transport.base import BULK_WINDOW_BYTES, MAX_BULK_WINDOW_BYTES
+from atmo.transport.base import BULK_WINDOW_BYTES, MAX_BULK_WINDOW_BYTES, Frame
 from atmo.transport.credit import CreditWindow
 
 
@@ -16,9 +16,9 @@ class BulkOutbox:
 
     def __init__(self) -> None:
         self._credit = CreditWindow(BULK_WINDOW_BYTES)
-        self._waiting: deque[tuple[bytes, asyncio.Future[None], Callable[[bytes], None]]] = deque()
+        self._waiting: deque[tuple[Frame, asyncio.Future[None], Callable[[Frame], None]]] = deque()
 
-    async def send(self, frame: bytes, put: Callable[[bytes], None]) -> None:
+    async def send(self, frame: Frame, put: Callable[[Frame], None]) -> None:
         """Returns when the frame was put. A cancelled wait sends nothing. Raises what `end` is given."""
         if not self._waiting and self._credit.try_take(len(frame)):
             put(frame)

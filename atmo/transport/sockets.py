@@ -15,6 +15,7 @@ import zmq
 from atmo.errors import PortInUse, TransportError
 from atmo.keys import CurveKeys
 from atmo.transport import zap
+from atmo.transport.base import Frame
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -137,7 +138,8 @@ class Monitor:
 
 
 class Wire:
-    """A DEALER with one connection, and its monitor. Without `server_key` it is unencrypted: for the door only."""
+    """A DEALER with one connection, and its monitor. Without `curve` it is unencrypted: for the plain lane only,
+    which `ticket` opens."""
 
     def __init__(
         self,
@@ -147,6 +149,7 @@ class Wire:
         *,
         max_frame_bytes: int,
         curve: tuple[CurveKeys, bytes] | None,
+        ticket: str = "",
         heartbeat_s: tuple[float, float] | None = None,
     ) -> None:
         self.socket: Socket = context.socket(zmq.DEALER)
@@ -154,6 +157,9 @@ class Wire:
         set_unlimited(self.socket)
         if curve is not None:
             make_curve_client(self.socket, *curve)
+        if ticket:
+            self.socket.setsockopt(zmq.PLAIN_USERNAME, zap.PLAIN_NAME)
+            self.socket.setsockopt(zmq.PLAIN_PASSWORD, ticket.encode())
         if heartbeat_s is not None:
             set_heartbeat(self.socket, *heartbeat_s)
         self.monitor = Monitor(self.socket)
@@ -168,7 +174,7 @@ class Wire:
             return False
         return True
 
-    def send_large(self, frame: bytes) -> bool:
+    def send_large(self, frame: Frame) -> bool:
         """The same without a copy: ZeroMQ holds the frame until it has left."""
         try:
             self.socket.send(frame, zmq.NOBLOCK, copy=False)
@@ -209,7 +215,7 @@ class Route:
             return False
         return True
 
-    def send_large(self, frame: bytes) -> bool:
+    def send_large(self, frame: Frame) -> bool:
         """The same without a copy."""
         try:
             self._router.send_multipart((self.routing_id, frame), zmq.NOBLOCK, copy=False)

@@ -7,6 +7,7 @@ understand nothing else of each other can still say which versions they speak.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -29,7 +30,9 @@ ACK = b"\x05"  # u64: bytes of control frames read so far on this link
 GRANT = b"\x06"  # u64: bulk bytes given back to the sender's window
 WIDEN = b"\x08"  # u64: so many bytes more the receiver lets be in flight on the bulk lane
 BYE = b"\x07"  # text: why the link ends
+PLAIN = b"\x09"  # u16, text: the port of the plain lane and a ticket for one connection to it
 NUMBER_BYTES = 8
+_PLAIN_TICKET = re.compile(rb"[0-9a-f]{32}")
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -136,6 +139,18 @@ def decode_number(frame: bytes) -> int:
     if len(frame) != 1 + NUMBER_BYTES:
         raise RemoteProtocolError(f"A number of {len(frame) - 1} bytes.")
     return int.from_bytes(frame[1:], "big")
+
+
+def encode_plain(port: int, ticket: str) -> bytes:
+    return PLAIN + port.to_bytes(2, "big") + ticket.encode()
+
+
+def decode_plain(frame: bytes) -> tuple[int, str]:
+    """Port and ticket. Raises RemoteProtocolError."""
+    port, ticket = int.from_bytes(frame[1:3], "big"), frame[3:]
+    if not port or _PLAIN_TICKET.fullmatch(ticket) is None:
+        raise RemoteProtocolError("An invitation to the plain lane is none.")
+    return port, ticket.decode()
 
 
 def encode_bye(reason: str) -> bytes:

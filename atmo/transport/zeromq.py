@@ -21,6 +21,7 @@ from atmo.transport.base import (
     MAX_FRAME_BYTES,
     Deliver,
     DialFailed,
+    Frame,
     Lane,
     LinkDown,
     LinkUp,
@@ -45,7 +46,7 @@ class ZmqTransport:
     none given, the kernel's choice. The lanes' ports are the kernel's choice unless `lane_ports` names them, for a
     firewall. `advertise` is the host that peers are told; by default `host`, or for a wildcard this machine's address
     on its network. `trust` knows who was revoked; without it nobody is. With `dialable=False` peers are told that
-    they cannot dial here, as behind NAT.
+    they cannot dial here, as behind NAT. `plain_lane`: see plain.py; its port follows the lanes' where these are named.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ZmqTransport:
         dialable: bool = True,
         timing: LinkTiming | None = None,
         trust: Trust | None = None,
+        plain_lane: bool = False,
     ) -> None:
         clock = clock if clock is not None else SystemClock()
         self._local = Local(
@@ -75,7 +77,7 @@ class ZmqTransport:
             timing if timing is not None else LinkTiming(),
             dialable=dialable,
         )
-        self._listen = Listen(host, advertise or reachable_host(host), port, default_port, lane_ports)
+        self._listen = Listen(host, advertise or reachable_host(host), port, default_port, lane_ports, plain_lane)
         self._links: dict[PeerId, Link] = {}
         self._deliver: Deliver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -138,10 +140,10 @@ class ZmqTransport:
         if self._links:
             self._running().publish(frame)
 
-    async def send_bulk(self, peer: PeerId, frame: bytes) -> None:
+    async def send_bulk(self, peer: PeerId, frame: Frame, *, plain: bool = False) -> None:
         link = self._require(peer, frame, Lane.BULK)
         thread = self._running()
-        await link.outbox.send(frame, lambda ready: thread.send_bulk(link, ready))
+        await link.outbox.send(frame, lambda ready: thread.send_bulk(link, ready, plain))
 
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         link = self._links.get(peer)
@@ -153,6 +155,9 @@ class ZmqTransport:
         if link is not None and self._thread is not None and window_bytes > link.bulk_window_bytes:
             link.bulk_window_bytes = window_bytes
             self._thread.widen_bulk(link, window_bytes)
+
+    def avoid_plain(self, peer: PeerId) -> None:
+        self._local.plain_avoided.add(peer)
 
     def hang_up(self, peer: PeerId, reason: str) -> None:
         link = self._links.get(peer)
@@ -190,11 +195,11 @@ class ZmqTransport:
         await asyncio.sleep(0)  # the last batch, with each link's LinkDown, was handed over before the end
 
     def _running(self) -> IoThread:
-        if self._thread is None or self._thread.ended.done():
+        if self._thread is None or self._thread.is_over:
             raise TransportError("The transport is not running.")
         return self._thread
 
-    def _require(self, peer: PeerId, frame: bytes, lane: Lane) -> Link:
+    def _require(self, peer: PeerId, frame: Frame, lane: Lane) -> Link:
         check_size(frame, lane)
         link = self._links.get(peer)
         if link is None or link.hung_up:
@@ -271,7 +276,7 @@ class ZmqTransport:
         return f"<ZmqTransport {short(self.peer)} {state}>"
 
 
-def check_size(frame: bytes, lane: Lane) -> None:
+def check_size(frame: Frame, lane: Lane) -> None:
     """Raises FrameTooLarge."""
     if len(frame) > MAX_FRAME_BYTES[lane]:
         raise FrameTooLarge(

@@ -25,7 +25,7 @@ from atmo.gateway import audit, entrance, policy
 from atmo.gateway import gateway as gateway_module
 from atmo.gateway.api_keys import KeyFile
 from atmo.gateway.gateway import Gateway
-from atmo.gateway.handle import AskRequest, RouteRequest
+from atmo.gateway.handle import AskRequest, RouteRequest, Wish
 from atmo.generation import Task
 
 Json = dict[str, Any]
@@ -73,7 +73,7 @@ class PlayedNode:
 
     plays: list[Json | AtmoError] | Callable[[Task], AsyncIterator[Json]] = field(default_factory=_hello)
     served: tuple[tuple[str, str], ...] = (("atmo:chat:qwen", "qwen2.5-7b"), ("atmo:embedding:minilm", "minilm-l6"))
-    wishes: list[RouteRequest] = field(default_factory=list)
+    wishes: list[Wish] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     timeouts_s: list[float] = field(default_factory=list)
     open: int = 0
@@ -125,9 +125,7 @@ class PlayedNode:
         async for event in self.answer(request, Task(()), request.timeout_s):
             yield event
 
-    async def answer(
-        self, wish: RouteRequest, task: Task, timeout_s: float, *, brief: bool = False
-    ) -> AsyncGenerator[Json, None]:
+    async def answer(self, wish: Wish, task: Task, timeout_s: float) -> AsyncGenerator[Json, None]:
         self.wishes.append(wish)
         self.tasks.append(task)
         self.timeouts_s.append(timeout_s)

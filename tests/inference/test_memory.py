@@ -16,7 +16,7 @@ import pytest
 from atmo.errors import AtmoError, EngineUnavailable, UsageError
 from atmo.generation import Piece, Task, Turn
 from atmo.inference.engine import ModelSpec
-from atmo.inference.engines.memory import Free, check, free_ram, need
+from atmo.inference.engines.memory import Free, check, need
 from atmo.inference.engines.sizing import Sizing, size
 from atmo.models.gguf import GgufInfo, read_gguf
 from tests.inference.big import write_idle
@@ -78,7 +78,6 @@ def test_the_advice_fits() -> None:
     check(SPEC, SEVEN, Sizing(8, context, 4, 512), Free(6 * GIB))
     check(SPEC, SEVEN, SIZING, Free(9 * GIB))
     check(SPEC, SEVEN, SIZING, Free(GIB, 12 * GIB))
-    assert free_ram() > 0
 
 
 @pytest.mark.asyncio

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from atmo.errors import ConfigError, EngineUnavailable
+from atmo.host import Host
 from atmo.inference import engines
 from atmo.inference.engine import ModelSpec
 from atmo.inference.engines import choose, sizing
@@ -27,8 +28,8 @@ def spec(kind: str = "gguf", engine: str = "auto", context: int = 0, threads: in
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight cores and 16 GiB."""
-    monkeypatch.setattr(sizing, "_cores", lambda: 8)
-    monkeypatch.setattr(sizing, "_memory_bytes", lambda: 16 * GIB)
+    monkeypatch.setattr(Host, "cores", lambda self: 8)
+    monkeypatch.setattr(Host, "memory_bytes", lambda self: 16 * GIB)
 
 
 def test_small_models_get_one_thread_and_large_ones_all_cores() -> None:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from atmo.config import load
 from atmo.errors import AtmoError, ModelInvalid, ModelNotFound, UsageError
-from atmo.gateway.handle import RouteRequest
+from atmo.gateway.handle import Wish
 from atmo.generation import Task, Turn
 from atmo.inference.engine import ModelSpec
 from atmo.inference.vision import ImageClassifier, pixels
@@ -167,7 +167,7 @@ async def test_a_node_serves_it_as_a_capability(environ: dict[str, str]) -> None
     await node.start()
     try:
         await node.settled()
-        wish = RouteRequest(text="Which shape is this?", type="vision")
+        wish = Wish(text="Which shape is this?", type="vision")
         task = Task((Turn("user", "Which shape is this?", images=(picture("circle", "red"),)),))
         events = [event async for event in node.answer(wish, task, 20.0)]
         (labels,) = (event["labels"] for event in events if event["event"] == "labels")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atmo.inference.encoder import Encoder
-from atmo.mesh import ranking, views
+from atmo.mesh import ranking, routing, views
 from atmo.relevance import Report, answer, make_table, read_intents, read_offers, report
 
 FIT = Path(__file__).parents[2] / "tools" / "encoder" / "results" / "fit.json"
@@ -28,7 +28,7 @@ def found() -> Report:
 
 def test_texts_find_their_capability(found: Report) -> None:
     assert found.n == 240
-    assert found.accuracy >= 0.71
+    assert found.accuracy >= 0.72
 
 
 def test_misleading_texts_do_too(found: Report) -> None:
@@ -38,13 +38,16 @@ def test_misleading_texts_do_too(found: Report) -> None:
 
 
 def test_probabilities_mean_what_they_say(found: Report) -> None:
-    assert found.calibration_error < 0.08
+    assert found.calibration_error < 0.07
 
 
 def test_the_fitted_constants_are_the_ones_in_use(found: Report) -> None:
     fitted = json.loads(FIT.read_text("utf-8"))
     assert fitted["encoder"] == found.encoder
-    assert fitted["unfit"] == ranking.UNFIT
+    assert fitted["unfit"]["of_one"] == ranking.UNFIT_OF_ONE
+    assert fitted["unfit"]["growth"] == ranking.UNFIT_GROWTH
+    assert fitted["unfit"]["most"] == ranking.UNFIT_MOST
+    assert fitted["sure"]["lead"] == routing.SURE
     assert fitted["temperature"] == pytest.approx(ranking.TEMPERATURE, abs=0.001)
     first = (views.WHOLE_WEIGHT, views.CENTRE_WEIGHT, views.BEST_WEIGHT)
     assert tuple(fitted["first_reading"][name] for name in ("whole", "centre", "best")) == first

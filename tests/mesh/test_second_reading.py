@@ -75,8 +75,8 @@ def test_the_sum_is_told_so_that_it_can_be_redone() -> None:
 
     told = [line for line in lines(decision) if "second reading" in line]
     assert told == [
-        f"atmo:chat:storm warnings today: relevance {terms.relevance:.3f} = 0.4 x {terms.first:.3f} first reading"
-        f" + 0.6 x {terms.second:.3f} second reading"
+        f"atmo:chat:storm warnings today: relevance {terms.relevance:.3f} = 0.5 x {terms.first:.3f} first reading"
+        f" + 0.5 x {terms.second:.3f} second reading"
     ]
     assert as_dict(decision)["classes"][0]["second"] == terms.second
 
@@ -115,8 +115,30 @@ def test_a_bounded_number_of_capabilities_is_remembered() -> None:
     assert len(classes._tokens) == TOKENS_KEPT
 
 
+def test_what_all_classes_have_in_common_does_not_tell_them_apart() -> None:
+    """Of "today's storm" both know today, so only the storm counts, though its share is small."""
+    offered = token("storm", "today", "harvest", "today")
+    asked = token("storm", "today") * np.array([[0.1], [0.9]], np.float32)
+
+    warnings, yields = second_reading(offered, np.array([0, 2]), asked)
+
+    assert warnings == pytest.approx(1, abs=1e-4)
+    assert yields == pytest.approx(max(float(token("storm")[0] @ other) for other in token("harvest", "today")))
+
+
+def test_classes_that_say_the_same_are_read_as_one_alone() -> None:
+    offered, asked = token("storm"), token("storm", "banana") / np.float32(2)
+
+    [alone] = second_reading(offered, np.array([0]), asked)
+
+    assert second_reading(np.tile(offered, (3, 1)), np.arange(3), asked) == pytest.approx([alone] * 3)
+
+
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 6))
-def test_several_classes_at_once_are_read_as_each_alone(sizes: list[int], asked: int) -> None:
+def test_each_token_counts_by_its_share_and_by_how_far_the_classes_lie_apart_in_it(
+    sizes: list[int], asked: int
+) -> None:
+    """The formula once more, class by class and token by token."""
     rng = np.random.default_rng(sum(sizes) * 7 + asked)
     offers = [rng.standard_normal((size, READ_WIDTH)).astype(np.float32) for size in sizes]
     tokens = rng.standard_normal((asked, READ_WIDTH)).astype(np.float32)
@@ -124,5 +146,8 @@ def test_several_classes_at_once_are_read_as_each_alone(sizes: list[int], asked:
 
     together = second_reading(np.concatenate(offers), starts, tokens)
 
-    alone = [second_reading(offer, np.array([0]), tokens)[0] for offer in offers]
-    assert together == pytest.approx(np.array(alone), rel=1e-4, abs=1e-3)
+    shares = np.linalg.norm(tokens, axis=1)
+    found = np.stack([(offer @ tokens.T).max(axis=0) for offer in offers]) / shares
+    weights = shares * found.std(axis=0)
+    expected = found @ (weights / weights.sum() if len(sizes) > 1 else shares)
+    assert together == pytest.approx(expected, rel=1e-3, abs=1e-3)

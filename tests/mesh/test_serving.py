@@ -123,8 +123,7 @@ async def test_a_reader_who_grants_nothing_more_gets_nothing_more_and_loses_noth
     stage.singer.sing("a")
     await stage.until(lambda: stage.parts == ["a"])
     stage.singer.sing("b", "c")
-    await stage.until(lambda: stage.singer.notes.empty())
-    await asyncio.sleep(0.05)  # several times what is gathered
+    await asyncio.sleep(0.05)  # several times what is gathered; on a slow machine "c" waits behind "b"
     assert stage.parts == ["a"]
 
     stage.serving.grant(READER, Grant(stage.question.id, 0, 8))

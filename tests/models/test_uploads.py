@@ -15,13 +15,14 @@ def peer(number: int) -> PeerId:
 def test_a_peer_gets_what_it_asked_for_in_its_order() -> None:
     uploads = Uploads()
     uploads.ask(peer(1), ROOT, (5, 3, 9), 0.0)
-    assert [uploads.next(peer(1)) for _ in range(4)] == [(ROOT, 5), (ROOT, 3), (ROOT, 9), None]
+    assert [uploads.next(peer(1), 0.0) for _ in range(4)] == [(ROOT, 5), (ROOT, 3), (ROOT, 9), None]
 
 
-def test_what_was_given_to_one_that_shares_is_asked_of_it_once() -> None:
+def test_what_was_sent_to_one_that_shares_is_asked_of_it_once() -> None:
     uploads = Uploads()
     uploads.shares(peer(1), ROOT)
     uploads.ask(peer(1), ROOT, (5,), 0.0)
+    uploads.next(peer(1), 0.0)
 
     first = uploads.ask(peer(2), ROOT, (5, 6), 0.1)
     second = uploads.ask(peer(2), ROOT, (5,), 0.2)
@@ -30,12 +31,27 @@ def test_what_was_given_to_one_that_shares_is_asked_of_it_once() -> None:
     assert (first.queued, second.queued) == (1, 1)
 
 
+def test_what_waits_for_a_slow_line_is_not_given_to_a_second_one_meanwhile() -> None:
+    uploads = Uploads()
+    uploads.shares(peer(1), ROOT)
+    uploads.ask(peer(1), ROOT, (5,), 0.0)
+
+    for now_s in (1.0, ELSEWHERE_S + 1.0, 2 * ELSEWHERE_S + 1.0):
+        assert uploads.ask(peer(2), ROOT, (5,), now_s).elsewhere == ((peer(1), (5,)),)
+
+    sent_s = 3 * ELSEWHERE_S
+    uploads.next(peer(1), sent_s)
+    assert uploads.ask(peer(2), ROOT, (5,), sent_s + 0.5 * ELSEWHERE_S).elsewhere == ((peer(1), (5,)),)
+    assert uploads.ask(peer(2), ROOT, (5,), sent_s + 0.6 * ELSEWHERE_S).queued == 1
+
+
 def test_nobody_is_sent_to_one_that_only_takes_is_gone_or_had_it_long_ago() -> None:
     for happens in ("takes", "gone", "long ago"):
         uploads = Uploads()
         if happens != "takes":
             uploads.shares(peer(1), ROOT)
         uploads.ask(peer(1), ROOT, (5,), 0.0)
+        uploads.next(peer(1), 0.0)
         if happens == "gone":
             uploads.lost(peer(1))
         later_s = 2 * ELSEWHERE_S if happens == "long ago" else 0.1
@@ -51,7 +67,7 @@ def test_eight_that_ask_for_everything_take_each_chunk_from_the_origin_once() ->
         for number in range(8):
             uploads.ask(peer((number + chunk) % 8), ROOT, (chunk,), chunk * 0.001)
     for number in range(8):
-        while (wanted := uploads.next(peer(number))) is not None:
+        while (wanted := uploads.next(peer(number), 1.0)) is not None:
             sent.append(wanted[1])
     assert sorted(sent) == list(range(64))
 
@@ -61,7 +77,7 @@ def test_what_is_not_needed_any_more_is_not_sent_and_was_not_given() -> None:
     uploads.shares(peer(1), ROOT)
     uploads.ask(peer(1), ROOT, (5, 6), 0.0)
     uploads.drop(peer(1), ROOT, (5,))
-    assert uploads.next(peer(1)) == (ROOT, 6)
+    assert uploads.next(peer(1), 0.1) == (ROOT, 6)
     assert uploads.ask(peer(2), ROOT, (5,), 0.1).queued == 1
 
 

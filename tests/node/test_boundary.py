@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import zmq
 
+from atmo import receipts
 from atmo.client import SyncClient
 from atmo.config import Config, DiscoverySection, NodeSection, RuntimeSection, ServeSection, load
 from atmo.errors import AtmoError
@@ -35,6 +37,7 @@ from atmo.transport.gossip import GossipLane
 from atmo.transport.link import Link
 from tests.inference.http_servers import OPENAI_MODELS, FakeServer, Reply, Request, as_json, fake
 from tests.inference.test_http_runtimes import OPENAI_HELLO
+from tests.node.sites import nano
 from tests.node.swarm_support import until
 
 pytestmark = pytest.mark.asyncio
@@ -68,9 +71,9 @@ def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
     sends = {lane: lane.send for lane in (ControlLane, BulkLane)}
     publish, enter, enter_many = GossipLane.publish, zmq.Socket.send, zmq.Socket.send_multipart
 
-    def send(self: Any, link: Link, frame: bytes) -> None:
+    def send(self: Any, link: Link, frame: bytes, *plain: bool) -> None:
         caught.frames.append((link.peer, bytes(frame)))
-        sends[type(self)](self, link, frame)
+        sends[type(self)](self, link, frame, *plain)
 
     def publish_all(self: GossipLane, frame: bytes) -> None:
         caught.frames.append((None, bytes(frame)))
@@ -120,6 +123,12 @@ class Hospital:
                 return error
 
         return await asyncio.to_thread(run)
+
+    async def post(self, body: dict[str, Any]) -> httpx.Response:
+        """To OpenAI's API of the ward."""
+        assert self.ward.gateway is not None
+        async with httpx.AsyncClient(timeout=20) as http:
+            return await http.post(f"{self.ward.gateway.url}/chat/completions", json=body)
 
     def leaks(self, tap: Tap, canary: str) -> list[str]:
         """Where these words are and may not be."""
@@ -224,6 +233,16 @@ async def test_no_word_of_a_bounded_prompt_is_found_outside(
         await until(lambda: tap.holding(said[-1]), "it was asked")
         await place.icu.mesh.transport.close()
         await asked
+
+        # Nothing inside serves it any more, a model comes, and OpenAI's API is the door.
+        model = place.ward.transfers.store.import_(nano(), "came", copy=True)
+        yes = {"private": True, "migrate": "yes"}
+        for more in ({}, {"stream": True}, {"stream": True, "atmo": {**yes, "constraints": {"residency": "hospital"}}}):
+            turns = [{"role": "user", "content": canary(f"came-{len(said)}")}]
+            reply = await place.post({"model": "came", "messages": turns, "atmo": yes, **more})
+            assert (reply.status_code, "error" in reply.text) == (200, False), reply.text
+        assert model.root in place.ward.kept.roots()
+        assert len(list(receipts.kept(place.ward.config.home))) == 3
 
         for word in said[2:]:
             assert place.leaks(tap, word) == []

@@ -74,9 +74,13 @@ def test_a_private_question_makes_the_model_come_and_the_receipt_verifies(
     assert CANARY not in json.dumps(says)
     with hospital.here(monkeypatch):
         verified = atmo("receipt", "verify", receipt["id"][:10])
-        assert (verified.code, "unchanged" in verified.out) == (0, True)
+        assert (verified.code, "Signed by ward, member of your mesh" in verified.out) == (0, True)
         listed = atmo("receipt", "list", "--json").json["receipts"]
         assert [(each["id"], each["genuine"]) for each in listed] == [(receipt["id"], True)]
+    elsewhere = str(hospital.folder / "auditor")
+    judged = atmo("receipt", "verify", receipt["file"], "--mesh", says["mesh"], ATMO_HOME=elsewhere)
+    assert (judged.code, f"member of mesh {says['mesh']}" in judged.out, "!" in judged.out) == (0, True, False)
+    with hospital.here(monkeypatch):
         forged = Path(receipt["file"])
         forged.write_text(forged.read_text().replace("ward", "bath", 1))
         refused = atmo("receipt", "verify", receipt["id"])
@@ -85,6 +89,12 @@ def test_a_private_question_makes_the_model_come_and_the_receipt_verifies(
     again = events_of(ward, "What is 2+2?", private=True, migrate="ask")
     assert not of_kind(again, "plan"), "what came is served on"
     assert of_kind(again, "done")[0]["local"]
+    with hospital.here(monkeypatch) as cluster:
+        cluster.stop_all()
+        reborn = cluster.start("ward", NOTHING, "--label", "residency=hospital")
+        (served,) = reborn.status()["capabilities"]
+        assert served["id"] == of_kind(again, "done")[0]["capability"], "by the next life of the node, too"
+    assert of_kind(events_of(reborn, "What is 2+2?", private=True, migrate="no"), "done")[0]["local"]
 
 
 def test_the_data_may_be_at_another_node_and_then_that_one_fetches(
@@ -119,4 +129,7 @@ def test_the_data_may_be_at_another_node_and_then_that_one_fetches(
     assert (done["node"], done["local"]) == ("ward", False)
     says = of_kind(events, "receipt")[0]["receipt"]
     assert [each["name"] for each in says["request_bytes_out"]] == ["ward"]
+    (source,) = says["transfer"]["sources"]
+    assert (source["name"], source["bytes"]) == ("office", nano().stat().st_size), "as the ward told"
+    assert says["transfer"]["to"]["name"] == "ward"
     assert hospital.store.has(model.root)

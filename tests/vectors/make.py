@@ -72,8 +72,10 @@ from atmo.mesh.rows import (
     Suspicion,
     seal,
 )
+from atmo.receipts import Receipt, sign
 
 FILE = Path(__file__).with_name("protocol-1.json")
+RECEIPT = Path(__file__).with_name("receipt-2.json")
 ORIGIN = Identity(bytes(range(32)))
 ROOT = Identity(bytes(range(32, 64)))
 MESH = MeshId(ROOT.public)
@@ -134,6 +136,7 @@ BODIES: dict[str, tuple[Kind, str, Body | None]] = {
             Shape(2, 64, 259, 2048, 1024),
             (("ward", "3"),),
             True,
+            "hf://org/nano@0123456789abcdef0123456789abcdef01234567/nano.gguf",
         ),
     ),
     "row cert": (Kind.CERT, format_peer(ORIGIN.public), Renewal(RENEWED)),
@@ -205,8 +208,34 @@ def messages() -> dict[str, AnyMessage]:
         "not served": NotServed(MODEL, "private", "It is for nodes with ward=3 only."),
         "chunk": Chunk(MODEL, 7, memoryview(b"a chunk")),
         "bring": Bring(CALL, MODEL),
-        "brought": Brought(CALL, "running", 1_048_576, 3_145_729, "", "", ""),
+        "brought": Brought(CALL, "running", 1_048_576, 3_145_729, "", "", "", ((CONTACT.peer, 1_048_576),)),
     }
+
+
+def receipt(**changes: Any) -> Receipt:
+    """A guest of the mesh states that a model came from another node and that nothing left it."""
+    who = {"peer": format_peer(ORIGIN.public), "name": "ward", "labels": {"residency": "hospital"}}
+    source = {"peer": format_peer(INVITE_KEY.public), "name": "office", "labels": {}, "bytes": 3_145_729}
+    says = {
+        "id": CALL.hex(),
+        "node": who,
+        "asked_at_s": 1_750_000_010.0,
+        "done_at_s": 1_750_000_015.5,
+        "rule": {"data_residency": ["hospital"], "local_only": False},
+        "model": {"capability": "atmo:chat:nano", "name": "nano", "root": MODEL.hex()},
+        "answered_by": who,
+        "request_bytes_out": [],
+        "transfer": {
+            "root": MODEL.hex(),
+            "bytes_in": 3_145_729,
+            "to": who,
+            "sources": [source],
+            "began_at_s": 1_750_000_010.5,
+            "ended_at_s": 1_750_000_012.0,
+        },
+        "decision": ["ward answers: büro has no such model."],
+    }
+    return sign(ORIGIN, MESH, Certificate(GUEST, INVITE), {**says, **changes})
 
 
 def to_json(value: Any) -> Any:
@@ -231,6 +260,9 @@ def main() -> None:
         for name, data in (frames | payloads).items()
     ]
     FILE.write_text(json.dumps(vectors, indent=1, ensure_ascii=False) + "\n")
+    made = receipt()
+    kept = {"statement": made.statement, "signature": made.signature.hex()}
+    RECEIPT.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from atmo.cli.doctor.finding import Finding, bad, failed, note, ok
 from atmo.cli.doctor.nodes import Running
 from atmo.config import Config
 from atmo.errors import AtmoError, ModelInvalid, ModelNotFound
+from atmo.host import THIS
 from atmo.inference.engines import choose
-from atmo.inference.engines.memory import Free, check, free_ram
+from atmo.inference.engines.memory import Free, check
 from atmo.inference.engines.sizing import size
 from atmo.models.gguf import read_gguf
 from atmo.models.library import find_model, local_models
@@ -106,7 +107,7 @@ def _memory(config: Config) -> Iterator[Finding]:
     except AtmoError as error:
         yield failed("models", error)
         return
-    free = Free(free_ram())
+    free = Free(THIS.free_bytes())
     for offer in wanted:
         try:
             choose(offer.spec)

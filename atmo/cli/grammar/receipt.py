@@ -33,10 +33,13 @@ def receipt_show(which: _Which, home: Home = None, as_json: AsJson = False) -> N
 def receipt_verify(
     which: _Which,
     signer: Annotated[str, typer.Option(help="The peer id that must have signed it.", metavar="PEER")] = "",
+    mesh: Annotated[
+        str, typer.Option(help="The id of the mesh whose member must have signed it.", metavar="MESH")
+    ] = "",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that it was signed by whom it names, as it stands, and that what it says holds together."""
+    """Check that a member of the mesh that it names signed it, as it stands, and that what it says holds together."""
     from atmo.cli import receipt_commands
 
-    receipt_commands.check(which, signer, home, as_json=as_json)
+    receipt_commands.check(which, signer, mesh, home, as_json=as_json)

@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from dataclasses import dataclass
 
-from atmo.errors import AtmoError, BadParameter, Forbidden, ModelNotFound, NoRoute
+from atmo.errors import AtmoError, BadParameter, Forbidden, ModelCouldCome, ModelNotFound, NoRoute
 from atmo.gateway.handle import NodeHandle
 from atmo.gateway.openai.reading import Work
 from atmo.gateway.openai.replies import Model
@@ -91,7 +91,7 @@ def no_model(node: NodeHandle, name: str) -> ModelNotFound:
 
 def clearer(error: AtmoError, node: NodeHandle, work: Work) -> AtmoError:
     """Of a request that found no route: is it the model's name, or what it was asked for?"""
-    if not isinstance(error, NoRoute) or not work.named:
+    if not isinstance(error, NoRoute) or isinstance(error, ModelCouldCome) or not work.named:
         return error
     called = [entry for entry in catalogue(node) if entry.called(work.named)]
     if not called:

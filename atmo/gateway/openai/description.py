@@ -20,6 +20,8 @@ _HINTS = (
     ("x-atmo-constraints", "Where the request may go, such as `residency=eu, min_tps=20`."),
     ("x-atmo-type", "The type of capability that is wanted."),
     ("x-atmo-timeout-s", "Seconds until the request is given up."),
+    ("x-atmo-private", "`1`: it stays where this node is: inside its residency, or at this node."),
+    ("x-atmo-migrate", "`yes`: a model may come where nothing else can serve this; `no`: say nothing of it."),
     ("x-atmo-explain", "`1`: put the routing decision into the reply."),
 )
 _REFUSALS = {

@@ -15,7 +15,6 @@ import numpy as np
 from atmo.errors import AtmoError, BadParameter
 from atmo.gateway.asgi import (
     BODY_KEY,
-    EVENT_STREAM,
     JSON,
     App,
     Receive,
@@ -42,6 +41,7 @@ from atmo.gateway.openai.replies import (
     usage,
 )
 from atmo.gateway.openai.running import running
+from atmo.gateway.openai.streaming import EventStream
 from atmo.gateway.trace import Trace
 
 _encode = msgspec.json.encode
@@ -125,9 +125,13 @@ class Endpoints:
         )
 
     def _explanation(self, trace: Trace, work: Work) -> Json | msgspec.UnsetType:
-        """What a client is told of the decision, if it asked for that, and of an answer that moved."""
+        """What a client is told of the decision, if it asked for that, of an answer that moved, and of a receipt."""
         asked = work.explain and trace.mesh_id
-        told = {**({"decision": self._node.explained(trace.mesh_id)} if asked else {}), **trace.moved}
+        told = {
+            **({"decision": self._node.explained(trace.mesh_id)} if asked else {}),
+            **trace.moved,
+            **trace.proof,
+        }
         return told or msgspec.UNSET
 
     async def _gather(self, trace: Trace, work: Work) -> list[Gathered]:
@@ -163,35 +167,39 @@ class Endpoints:
         return vectors
 
     async def _stream(self, send: Send, trace: Trace, work: Work, chunks_of: Callable[[Json], ChatChunks]) -> None:
-        """The reply begins with the first word: until then an error can still have a status of its own."""
+        """Errors after the stream has begun are its last event."""
         chunks: ChatChunks | None = None
-        try:
-            async with running(self._node, work, trace) as events:
-                async for index, event in events:
-                    if chunks is None:
-                        if event["event"] not in _WORDS:
-                            continue
-                        chunks = chunks_of(_head(trace, "chat" in trace.endpoint))
-                        await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
-                        told = self._explanation(trace, work)
-                        if isinstance(told, dict):
-                            await _send_chunk(send, chunks.explained(told))
-                    if chunk := chunks.of(index, event, trace.moved):
-                        await _send_chunk(send, chunk)
-        except AtmoError as error:
-            clear = catalogue.clearer(error, self._node, work)
-            if chunks is None:
-                raise clear from error
-            trace.code = clear.code
-            last = sse_error(clear)
-        else:
-            assert chunks is not None, "an answer has an end at least"
-            last = (chunks.usage(usage(trace)) if work.usage else b"") + DONE
-        await _send_chunk(send, last, last=True)
+        async with EventStream(send) as stream:
+            try:
+                async with running(self._node, work, trace) as events:
+                    async for index, event in events:
+                        if chunks is None:
+                            if event["event"] in _TRAVELS:
+                                await stream.travels(event)
+                            if event["event"] not in _WORDS:
+                                continue
+                            chunks = chunks_of(_head(trace, "chat" in trace.endpoint))
+                            told = self._explanation(trace, work)
+                            if isinstance(told, dict):
+                                await stream.write(chunks.explained(told))
+                        if chunk := chunks.of(index, event, trace.moved):
+                            await stream.write(chunk)
+            except AtmoError as error:
+                clear = catalogue.clearer(error, self._node, work)
+                if not stream.begun:
+                    raise clear from error
+                trace.code = clear.code
+                last = sse_error(clear)
+            else:
+                assert chunks is not None, "an answer has an end at least"
+                last = chunks.explained(trace.proof) if trace.proof else b""
+                last += (chunks.usage(usage(trace)) if work.usage else b"") + DONE
+            await stream.write(last, last=True)
 
 
-# Events that a client sees something of.
+# Events that a client sees something of, and those of a model that comes first.
 _WORDS = frozenset(("text", "labels", "done"))
+_TRAVELS = frozenset(("transfer", "loading"))
 
 
 def endpoints(node: NodeHandle) -> list[tuple[str, str, App]]:
@@ -223,7 +231,3 @@ def _head(trace: Trace, chat: bool) -> dict[str, Any]:
 def _base64(vector: list[float]) -> str:
     """float32, little-endian: what OpenAI's clients ask for unless told otherwise."""
     return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
-
-
-async def _send_chunk(send: Send, chunk: bytes, *, last: bool = False) -> None:
-    await send({"type": "http.response.body", "body": chunk, "more_body": not last})

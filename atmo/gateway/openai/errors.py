@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from atmo.errors import AtmoError, NoRoute
+from atmo.errors import AtmoError, ModelCouldCome, NoRoute
 from atmo.gateway.openai.replies import ErrorBody, ErrorReply
 
 Header = tuple[bytes, bytes]
@@ -20,6 +20,7 @@ def error_reply(error: AtmoError) -> ErrorReply:
             type=_kind(error.http_status),
             param=getattr(error, "param", "") or None,
             code=error.code,
+            plan=error.plan if isinstance(error, ModelCouldCome) else msgspec.UNSET,
         )
     )
 

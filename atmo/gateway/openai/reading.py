@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
 from atmo.errors import BadParameter
-from atmo.gateway.handle import RouteRequest
+from atmo.gateway.handle import Wish
 from atmo.gateway.openai import shapes
 from atmo.gateway.openai.images import image_from_url
 from atmo.generation import MAX_IMAGES, Form, Sampling, Task, ToolCall, Turn
@@ -26,7 +26,10 @@ DEFAULT_TEMPERATURE = 1.0
 MAX_ANSWERS = 128
 
 R = TypeVar("R")
-_HINT_HEADERS = ("x-atmo-constraints", "x-atmo-type", "x-atmo-timeout-s", "x-atmo-explain")
+_HINT_HEADERS = (
+    "x-atmo-constraints", "x-atmo-type", "x-atmo-timeout-s", "x-atmo-explain", "x-atmo-private", "x-atmo-migrate",
+)  # fmt: skip
+_YES = ("1", "true", "yes")
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.+)`")
 
@@ -39,7 +42,7 @@ class Work:
     model as the client wrote it, empty where the mesh is to choose.
     """
 
-    wish: RouteRequest
+    wish: Wish
     tasks: tuple[Task, ...]
     timeout_s: float
     named: str
@@ -92,11 +95,16 @@ def hints_of(given: shapes.Hints | None, headers: Mapping[str, str]) -> shapes.H
         ) else None  # fmt: skip
     except msgspec.ValidationError:
         raise BadParameter("X-Atmo-Timeout-S is not a number of seconds.", param="x-atmo-timeout-s") from None
+    migrate = told.get("x-atmo-migrate", "").lower()
+    if migrate not in ("", "ask", "yes", "no"):
+        raise BadParameter("X-Atmo-Migrate is ask, yes or no.", param="x-atmo-migrate")
     return shapes.Hints(
         constraints={**constraints, **hints.constraints},
         type=hints.type or told.get("x-atmo-type", "")[:64],
         timeout_s=hints.timeout_s or timeout_s,
-        explain=hints.explain or told.get("x-atmo-explain", "").lower() in ("1", "true", "yes"),
+        explain=hints.explain or told.get("x-atmo-explain", "").lower() in _YES,
+        private=hints.private or told.get("x-atmo-private", "").lower() in _YES,
+        migrate=hints.migrate or cast(Literal["", "ask", "yes", "no"], migrate),
     )
 
 
@@ -154,7 +162,7 @@ def read_embedding(request: shapes.EmbeddingRequest, headers: Mapping[str, str])
 
 def _work(
     request: shapes.ChatRequest | shapes.CompletionRequest,
-    wish: RouteRequest,
+    wish: Wish,
     tasks: tuple[Task, ...],
     hints: shapes.Hints,
     per_prompt: int,
@@ -177,10 +185,17 @@ def _work(
     )
 
 
-def _wish(model: str, text: str, hints: shapes.Hints, kind: str, *, image: bool = False) -> RouteRequest:
+def _wish(model: str, text: str, hints: shapes.Hints, kind: str, *, image: bool = False) -> Wish:
     constraints = {"modality": "image", **hints.constraints} if image else hints.constraints
     named = "" if model in ("auto", "") else model
-    return RouteRequest(text=text, model=named, type=hints.type or kind, constraints=constraints)
+    return Wish(
+        text=text,
+        model=named,
+        type=hints.type or kind,
+        constraints=constraints,
+        private=hints.private,
+        migrate=hints.migrate,
+    )
 
 
 def _asked(turns: tuple[Turn, ...]) -> str:

@@ -129,10 +129,13 @@ class ModelList(_Reply, frozen=True, kw_only=True):
 
 
 class ErrorBody(_Reply, frozen=True, kw_only=True):
+    """plan: of the model that could come, where nothing else can serve the request."""
+
     message: str
     type: str
     param: str | None
     code: str | None
+    plan: Json | msgspec.UnsetType = msgspec.UNSET
 
 
 class ErrorReply(_Reply, frozen=True, kw_only=True):

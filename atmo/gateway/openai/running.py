@@ -28,7 +28,7 @@ async def running(node: NodeHandle, work: Work, trace: Trace) -> AsyncIterator[A
 
 
 async def _one(node: NodeHandle, work: Work, trace: Trace) -> AsyncGenerator[Event, None]:
-    async with aclosing(node.answer(work.wish, work.tasks[0], work.timeout_s, brief=True)) as events:
+    async with aclosing(node.answer(work.wish, work.tasks[0], work.timeout_s)) as events:
         async for event in events:
             trace.hear(event)
             yield 0, event
@@ -67,7 +67,7 @@ async def _choice(
     ready: asyncio.Queue[Event | AtmoError | None],
 ) -> None:
     try:
-        async with turn, aclosing(node.answer(work.wish, task, work.timeout_s, brief=True)) as events:
+        async with turn, aclosing(node.answer(work.wish, task, work.timeout_s)) as events:
             async for event in events:
                 ready.put_nowait((at, event))
     except AtmoError as error:

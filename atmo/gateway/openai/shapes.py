@@ -106,12 +106,15 @@ class StreamOptions(_Request, frozen=True, kw_only=True):
 
 class Hints(_Request, frozen=True, kw_only=True):
     """Where the request may go. constraints: as in docs/routing.md; type: of the capability; timeout_s: until it is
-    given up; explain: put the whole decision into the reply."""
+    given up; explain: put the whole decision into the reply; private: it stays where this node is; migrate: may a model
+    come that could serve it, where nothing else can."""
 
     constraints: dict[str, Any] = {}
     type: Annotated[str, Meta(max_length=64)] = ""
     timeout_s: Timeout | None = None
     explain: bool = False
+    private: bool = False
+    migrate: Literal["", "ask", "yes", "no"] = ""
 
 
 class _Ignored(_Request, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ no message: what a server says of a refused key is not repeated, and from all el
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import ssl
@@ -39,6 +40,7 @@ _MAX_LINE_BYTES = 4 << 20  # of a stream; a guess: the longest seen are final ev
 _SAID_CHARS = 200  # of what a server says of its trouble
 _BUSY_S = 1.0  # pause after a 429 that names none; a guess
 _MAX_PAUSE_S = 3600.0
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,22 @@ class Access:
             return ip_address(name).is_loopback
         except ValueError:
             return name == "localhost"
+
+    async def is_refused(self) -> bool:
+        """Nobody listens there: told by a bare connection, for a hundredth of what a request costs."""
+        parts = urlsplit(self.url)
+        try:
+            async with asyncio.timeout(self.connect_s):
+                _, writer = await asyncio.open_connection(parts.hostname, parts.port or _PORTS.get(parts.scheme))
+        except ConnectionRefusedError:
+            return True
+        except (OSError, TimeoutError):
+            return False  # a request says more of it
+        writer.close()
+        return False
+
+    def refused(self) -> EngineUnavailable:
+        return EngineUnavailable(f"{self.host} takes no connections.", hint="Is its server running?")
 
     def read_key(self) -> str:
         """The key, "" when there is none.
@@ -154,9 +172,7 @@ class Upstream:
         except httpx.TimeoutException as error:
             raise EngineUnavailable(f"{self.access.host} does not answer in time.", hint="Is it stuck?") from error
         except httpx.ConnectError as error:
-            raise EngineUnavailable(
-                f"{self.access.host} takes no connections.", hint="Is its server running?"
-            ) from error
+            raise self.access.refused() from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             what = type(error).__name__
             raise EngineUnavailable(f"{self.access.host} broke off in the middle of an answer ({what}).") from error

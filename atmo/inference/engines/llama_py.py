@@ -19,11 +19,12 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from atmo.errors import InferenceError, ModelInvalid, UsageError
 from atmo.generation import Finish, Piece, Task, TokenScore
+from atmo.host import THIS
 from atmo.inference.engine import Engine, EngineLoad, ModelFacts, ModelSpec
 from atmo.inference.engines.chats import SCORE_CHARS, Plan, Writing, left_to_write, overflow, plan, stopped_already
 from atmo.inference.engines.llama_batch import BatchLoop, Model, Run
 from atmo.inference.engines.llama_sampling import Sampler
-from atmo.inference.engines.memory import Free, address_space_left, check, free_ram
+from atmo.inference.engines.memory import Free, address_space_left, check
 from atmo.inference.engines.one_by_one import OneByOne
 from atmo.inference.engines.sizing import size
 from atmo.inference.engines.tools import with_objects
@@ -44,7 +45,9 @@ def open_llama_py(spec: ModelSpec) -> Engine:
     path = Path(spec.path).resolve()
     info = read_gguf(path)
     sizing = size(spec, info)
-    check(spec, info, sizing, Free(min(free_ram(), address_space_left())))  # what a GPU has free is not told here
+    check(
+        spec, info, sizing, Free(min(THIS.free_bytes(), address_space_left()))
+    )  # what a GPU has free is not told here
     started_s = time.monotonic()
     try:
         model = Model(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -90,17 +89,6 @@ def _advice(info: GgufInfo, sizing: Sizing, wanted: Need, missing: int) -> str:
     if wanted.on_gpu:
         return "Set a smaller inference.gpu_layers, or take a smaller quantisation."
     return "Take a smaller quantisation or a smaller model, or free memory."
-
-
-def free_ram() -> int:
-    """Of the machine, or of the control group (a container's limit) when that is less."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return min(free, max(0, int(limit) - used)) if limit.isdigit() else free
 
 
 def address_space_left() -> int:

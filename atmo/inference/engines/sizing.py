@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
+from atmo.host import THIS
 from atmo.inference.engine import ModelSpec
 from atmo.models.gguf import GgufInfo
 
@@ -29,7 +28,7 @@ class Sizing:
 
 
 def size(spec: ModelSpec, info: GgufInfo) -> Sizing:
-    threads = spec.threads or (1 if info.parameters < _ONE_THREAD_PARAMETERS else _cores())
+    threads = spec.threads or (1 if info.parameters < _ONE_THREAD_PARAMETERS else THIS.cores())
     slots = max(1, spec.slots)
     context = _context(spec, info, slots)
     # A model that makes vectors reads a text as a whole, so its batch holds as much as its context.
@@ -42,22 +41,8 @@ def _context(spec: ModelSpec, info: GgufInfo, slots: int) -> int:
     trained = info.context or _UNKNOWN_CONTEXT
     if spec.context:
         return min(spec.context, trained)
-    room_bytes = _KV_SHARE * _memory_bytes()
+    room_bytes = _KV_SHARE * THIS.memory_bytes()
     context = trained
     while context > _LEAST_CONTEXT and context * slots * info.kv_bytes_per_token > room_bytes:
         context //= 2
     return context
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory_bytes() -> int:
-    """Of this machine, or of the control group (a container's limit) when that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total

@@ -23,12 +23,14 @@ from typing import Any
 
 from atmo.errors import AtmoError, InferenceError, ModelInvalid, UsageError
 from atmo.generation import Finish, Piece, Task, TokenScore
+from atmo.host import THIS
 from atmo.inference.engine import EngineLoad, ModelFacts, ModelSpec
 from atmo.inference.engines.chats import Plan, Writing, left_to_write, overflow, plan, stopped_already
 from atmo.inference.engines.llama_http import HttpRefusal, LlamaHttp
-from atmo.inference.engines.memory import Free, address_space_left, check, free_ram
+from atmo.inference.engines.memory import Free, address_space_left, check
 from atmo.inference.engines.sizing import Sizing, size
 from atmo.inference.engines.xllama_run import Begun, Run, payload, score_in, score_request, scores_of
+from atmo.inference.gpus import seen
 from atmo.models.gguf import read_gguf, read_text
 
 _SOCKET = "llama.sock"  # llama.cpp takes a host name that ends so for a Unix socket
@@ -41,7 +43,7 @@ def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
     path = Path(spec.path).resolve()
     info = read_gguf(path)
     sizing = size(spec, info)
-    check(spec, info, sizing, Free(min(free_ram(), address_space_left()), _free_vram()))
+    check(spec, info, sizing, Free(min(THIS.free_bytes(), address_space_left()), seen().free_bytes))
     started_s = time.monotonic()
     server = _start_server(spec, path, sizing, folder, embeds=info.embeds)
     connect = _hide_socket(folder)
@@ -55,15 +57,6 @@ def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
     )
     kind = XllamaEmbedder if info.embeds else XllamaEngine
     return kind(spec, facts, server, LlamaHttp(connect), read_text(path, "tokenizer.chat_template"))
-
-
-def _free_vram() -> int:
-    """Of all GPUs that llama.cpp was built for; 0 without any."""
-    import xllamacpp
-
-    kinds = xllamacpp.ggml_backend_dev_type
-    gpus = (kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)
-    return sum(int(device["memory_free"]) for device in xllamacpp.get_device_info() if device["type"] in gpus)
 
 
 def _start_server(spec: ModelSpec, path: Path, sizing: Sizing, folder: Path, *, embeds: bool) -> Any:
