@@ -58,4 +58,4 @@ def test_two_hundred_nodes_are_told_apart_and_hide_nothing() -> None:
 
 def covers(x: float, y: float, wide: float, other_x: float, other_y: float, other_wide: float) -> bool:
     apart = ((x + wide / 2 - other_x - other_wide / 2) ** 2 + (y + wide / 2 - other_y - other_wide / 2) ** 2) ** 0.5
-    return apart < (wide + other_wide) / 2
+    return bool(apart < (wide + other_wide) / 2)
