@@ -11,6 +11,10 @@ const NARROW_PX = 560;
 const FEW = 3;
 const RING = 18;
 const LABELS = 40;
+// Of several rings, how far the innermost is from the middle, of 1; a node with a name needs the more room around it.
+const INNER = 0.3;
+const MARGIN = { named: [70, 50], bare: [24, 40] };
+const SAMPLES = 180;
 const FLIGHT_MS = 900;
 
 export class Graph {
@@ -28,8 +32,9 @@ export class Graph {
     const [width, height] = this.view.parentElement.clientWidth < NARROW_PX ? NARROW : WIDE;
     const size = [width, all.length > FEW ? height : height * 0.65];
     this.view.setAttribute("viewBox", `0 0 ${size.join(" ")}`);
-    this.at = places(all, size);
     const some = all.length <= LABELS;
+    this.view.classList.toggle("many", !some);
+    this.at = places(all, size, some ? MARGIN.named : MARGIN.bare);
     follow(this.nodes, all, (node) => node.peer, (node) => this.#make(node), (shape, node) => this.#move(shape, node, some));
     const links = linksOf(report, all);
     follow(this.links, links, (link) => link.key, () => svg("line"), (line, link) => this.#link(line, link));
@@ -57,7 +62,7 @@ export class Graph {
     shape.setAttribute("data-state", node.state in STATES ? node.state : "known");
     halo.setAttribute("r", size + 5);
     body.setAttribute("r", size);
-    load.setAttribute("r", size + 2.5);
+    load.setAttribute("r", size + (labelled ? 2.5 : 2));
     load.setAttribute("stroke-dasharray", `${100 * share(node)} 100`);
     sign.setAttribute("font-size", Math.max(9, size));
     setText(sign, { dead: "×", suspect: "?", lost: "!" }[node.state] ?? "");
@@ -89,7 +94,7 @@ function share(node) {
 }
 
 /** Rings around this node: the linked first, then the others, as many on each as there is room for. */
-function places(all, [width, height]) {
+function places(all, [width, height], [left, top]) {
   const rank = { self: 0, linked: 1, suspect: 2, lost: 2, dead: 3, known: 4 };
   const order = [...all].sort((a, b) => (rank[a.state] ?? 5) - (rank[b.state] ?? 5) || (a.peer < b.peer ? -1 : 1));
   const at = new Map();
@@ -97,29 +102,44 @@ function places(all, [width, height]) {
   const self = order.find((node) => node.state === "self");
   const pair = others.length === 1 ? width / 6 : 0; // two are beside each other
   const up = others.length === 2 ? height / 6 : 0; // three are a triangle
-  if (self) at.set(self.peer, { x: width / 2 - pair, y: height / 2 - 8 - up, size: others.length ? 22 : 30 });
+  if (self) at.set(self.peer, { x: width / 2 - pair, y: height / 2 - 8 - up, size: others.length > LABELS ? 16 : others.length ? 22 : 30 });
   if (pair) at.set(others[0].peer, { x: width / 2 + pair, y: height / 2 - 8, size: 18 });
   if (pair) return at;
-  const rings = ringsOf(others.length);
   let next = 0;
-  rings.forEach((room, ring) => {
-    const far = ((ring + 1) / rings.length) * (others.length < 5 ? 0.85 : 1);
-    for (let seat = 0; seat < room; seat += 1, next += 1) {
-      const turn = others.length === 2 ? Math.PI / 6 + (seat * 2 * Math.PI) / 3 : -Math.PI / 2 + (2 * Math.PI * (seat + ring * 0.5)) / room;
-      const size = others.length <= RING ? 16 : others.length <= 60 ? 9 : 6;
-      at.set(others[next].peer, { x: round(width / 2 + (width / 2 - 70) * far * Math.cos(turn)), y: round(height / 2 - 8 + (height / 2 - 50) * far * Math.sin(turn)), size });
-    }
-  });
+  for (const [ring, { room, far }] of ringsOf(others.length).entries()) {
+    const [across, down] = [(width / 2 - left) * far, (height / 2 - top) * far];
+    const turns = others.length === 2 ? [Math.PI / 6, (5 * Math.PI) / 6] : apart(room, ring * 0.5, across, down);
+    const size = others.length <= RING ? 16 : others.length <= 60 ? 9 : 6;
+    for (const turn of turns) at.set(others[next++].peer, { x: round(width / 2 + across * Math.cos(turn)), y: round(height / 2 - 8 + down * Math.sin(turn)), size });
+  }
   return at;
 }
 
+/** How many on each ring, and how far out it is: as many as its length has room for. */
 function ringsOf(count) {
-  if (count <= RING) return count ? [count] : [];
+  if (count <= RING) return count ? [{ room: count, far: count < 5 ? 0.85 : 1 }] : [];
   const rings = Math.ceil(Math.sqrt(count / 7));
-  const total = (rings * (rings + 1)) / 2;
-  const seats = Array.from({ length: rings }, (_, ring) => Math.floor((count * (ring + 1)) / total));
-  seats[rings - 1] += count - seats.reduce((sum, one) => sum + one, 0);
+  const far = Array.from({ length: rings }, (_, ring) => INNER + ((1 - INNER) * ring) / (rings - 1));
+  const total = far.reduce((sum, one) => sum + one, 0);
+  const seats = far.map((one) => ({ room: Math.floor((count * one) / total), far: one }));
+  seats[rings - 1].room += count - seats.reduce((sum, { room }) => sum + room, 0);
   return seats;
+}
+
+/** Angles of `count` places on an ellipse, from the top on, with equal ways between them. shift: by so much of a way. */
+function apart(count, shift, across, down) {
+  const angle = (step) => -Math.PI / 2 + (2 * Math.PI * step) / SAMPLES;
+  const way = [0];
+  for (let step = 1; step <= SAMPLES; step += 1) {
+    const [from, to] = [angle(step - 1), angle(step)];
+    way.push(way[step - 1] + Math.hypot(across * (Math.cos(to) - Math.cos(from)), down * (Math.sin(to) - Math.sin(from))));
+  }
+  let step = 0;
+  return Array.from({ length: count }, (_, seat) => {
+    const wanted = (way[SAMPLES] * (seat + (shift % 1))) / count;
+    while (way[step + 1] < wanted) step += 1;
+    return angle(step + (wanted - way[step]) / (way[step + 1] - way[step]));
+  });
 }
 
 function round(value) {

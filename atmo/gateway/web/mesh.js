@@ -22,12 +22,14 @@ export function startMesh() {
     el("header", { class: "panel-head" }, el("h1", { id: "mesh-title", tabindex: -1 }, "Mesh"), parts.lead),
     parts.problems,
     el("div", { class: "card picture" }, graph.view, legend()),
-    card("Nodes", table("Nodes", ["Node", "State", "Mode", "Load", "Latency", "Tokens/s", "Offers", "Labels"], parts.nodes)),
+    card("Nodes", tall("Nodes", ["Node", "State", "Mode", "Load", "Latency", "Tokens/s", "Offers", "Labels"], parts.nodes)),
     card("Capabilities", table("Capabilities", ["Capability", "Type", "Nodes", "Load", "Tokens/s each"], parts.capabilities)),
     card("What happened", parts.events),
   );
   const draw = eachFrame(() => byId("view-mesh").hidden || show());
-  story.addEventListener("change", draw);
+  const tell = eachFrame(() => byId("view-mesh").hidden || showEvents());
+  const drawn = { request: () => {}, event: tell };
+  story.addEventListener("change", ({ detail }) => (drawn[detail] ?? draw)());
   story.addEventListener("request", ({ detail }) => byId("view-mesh").hidden || fly(detail));
   return show;
 }
@@ -46,12 +48,19 @@ function table(label, titles, body) {
   return made;
 }
 
+/** As high as a screen at most: what comes after it is not behind hundreds of rows. */
+function tall(...made) {
+  const shown = table(...made);
+  shown.classList.add("tall");
+  return shown;
+}
+
 function classOf(title) {
   return [NUMBERS.has(title) && "num", HIDEABLE.has(title) && "wide-only"].filter(Boolean).join(" ") || null;
 }
 
 function legend() {
-  return el("ul", { class: "legend", "aria-hidden": "true" }, ["self", "linked", "suspect", "dead", "known"].map((state) => el("li", {}, dot(state), STATES[state])));
+  return el("ul", { class: "legend", "aria-hidden": "true" }, [...["self", "linked", "suspect", "dead", "known"].map((state) => el("li", {}, dot(state), STATES[state])), el("li", {}, dot("busy"), "busy")]);
 }
 
 function dot(state) {
@@ -67,6 +76,10 @@ function show() {
   graph.draw(report);
   follow(parts.nodes, story.nodes, (node) => node.peer, nodeRow, showNode);
   follow(parts.capabilities, capabilitiesOf(report), (one) => one.id, () => el("tr", {}, ["", "wide-only", "num", "num", "num"].map((kind, at) => el(at ? "td" : "th", { class: kind || null, scope: at ? null : "row" }))), showCapability);
+  showEvents();
+}
+
+function showEvents() {
   follow(parts.events, story.events.slice(0, EVENTS_SHOWN), (event) => event.seq, eventItem);
   parts.events.classList.toggle("none", !story.events.length);
 }
