@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from atmo.errors import AtmoError
 from atmo.keys import Identity
@@ -37,6 +37,7 @@ Json = dict[str, Any]
 MIB = 1 << 20
 WIRES = ("tcp", "plain", "curve")
 PATIENCE_S = 1200.0
+_MEMORY = "atmo-bench-swarm-"
 
 
 class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,7 +186,11 @@ def _in_memory(otherwise: Path, needed_mib: int) -> Iterator[Path]:
     if not shared.is_dir() or shutil.disk_usage(shared).free < 2 * needed_mib * MIB:
         yield otherwise
         return
-    made = Path(tempfile.mkdtemp(prefix="atmo-bench-", dir=shared))
+    for left in shared.glob(f"{_MEMORY}*"):  # by a run that was ended before its time: it is memory that nobody has
+        if not psutil.pid_exists(int(left.name.removeprefix(_MEMORY))):
+            shutil.rmtree(left)
+    made = shared / f"{_MEMORY}{os.getpid()}"
+    made.mkdir(mode=0o700)
     try:
         yield made
     finally:

@@ -80,6 +80,8 @@ def test_each_serve_table_is_a_capability(environ: dict[str, str]) -> None:
         ("[inference]\nidle_unload_s = -1", "too small"),
         ("[transport]\nlane_port = 65534", "not the first of three ports"),
         ("[transport]\nport = 4601\nlane_port = 4600", "Use 4602 for lane_port"),
+        ("[transport]\nport = 4603\nlane_port = 4600\n[models]\nplain_lane = true", "Use 4604 for lane_port"),
+        ("[transport]\nlane_port = 65533\n[models]\nplain_lane = true", "not the first of four ports"),
         ("[transport]\nheartbeat_s = 0.01", "Use 0.1 to 30 seconds"),
         ('[mesh]\ntoken = "a"\ntoken_file = "b"', "both token and token_file"),
     ],

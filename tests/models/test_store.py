@@ -109,6 +109,34 @@ def test_what_was_changed_behind_the_stores_back_is_not_given_to_anybody(store: 
     assert store.verify(model.root) == ["a.gguf"]
 
 
+def test_a_file_that_is_read_from_stays_open_for_a_while_and_not_longer_than_the_model(
+    store: Store, tmp_path: Path
+) -> None:
+    model = store.import_(put(tmp_path, {"a.gguf": b"abc"}) / "a.gguf")
+    store.read(model.root, 0)
+    place = model.path.stat()
+    assert opened(place) == 1
+
+    store.close_unused()
+    assert opened(place) == 1, "it was read from since the last look"
+    store.close_unused()
+    assert opened(place) == 0
+
+    store.read(model.root, 0)
+    store.remove(model.root)
+    assert opened(place) == 0
+    with pytest.raises(ModelNotFound):
+        store.read(model.root, 0)
+
+
+def opened(place: os.stat_result) -> int:
+    """How often this process has the file open, wherever it lies by now."""
+    handles = Path("/proc/self/fd")
+    if not handles.exists():
+        pytest.skip("this system does not say what is open")
+    return sum(each.exists() and os.path.samestat(each.stat(), place) for each in handles.iterdir())
+
+
 def test_a_file_that_was_only_touched_is_right_again_once_it_was_verified(store: Store, tmp_path: Path) -> None:
     model = store.import_(put(tmp_path, {"a.gguf": b"abc"}) / "a.gguf")
     os.utime(model.path, (1, 1))

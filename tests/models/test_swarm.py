@@ -59,6 +59,8 @@ class World:
 
     def do(self, effects: list[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Request) and effect.peer in self.banned:
+                continue  # it was asked while its chunk was being checked, which takes no time here
             if isinstance(effect, Request):
                 self.open += [(effect.peer, chunk) for chunk in effect.chunks]
                 for chunk in effect.chunks:
