@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import msgspec
@@ -407,7 +407,8 @@ class MeshNode:
         elif isinstance(effect, events.Send):
             self._send_frame(effect.peer, effect.frame)
         elif isinstance(effect, events.Dial):
-            self.transport.dial(effect.address)
+            with suppress(TransportError):  # it has ended, which was told; the node can still be stopped
+                self.transport.dial(effect.address)
         elif isinstance(effect, events.NotDialled):  # in a moment, when what needs the link has been parked
             asyncio.get_running_loop().call_soon(self._not_linked, effect.peer, effect.why)
         elif isinstance(effect, events.HangUp):
