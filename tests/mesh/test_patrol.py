@@ -151,17 +151,17 @@ def test_half_of_a_mesh_dies_at_once_and_leaves_no_ghosts() -> None:
 
 
 def test_a_healthy_node_that_nobody_can_dial_survives_a_patrol_and_is_then_left_alone() -> None:
-    sim = overlay(60)
+    sim = overlay(40)
     (hidden,) = sim.add(reachable=False)
     sim.wait_until(lambda: sim.all_know(hidden), 10.0, "everybody knows it")
     sim.run(10.0)
-    victim = sim.nodes[30]
+    victim = sim.nodes[20]
     near = [victim, *(sim.nodes[number] for number in sim.network.linked_to(victim.number))]
     dead = [node for node in near if node is not hidden]
 
     for node in dead:
         sim.kill(node)
-    bury_all(sim, dead, 61)
+    bury_all(sim, dead, 41)
     sim.run(60.0)
 
     doubted = [
