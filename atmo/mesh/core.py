@@ -40,7 +40,7 @@ from atmo.mesh.neighbours import Neighbours
 from atmo.mesh.overlay import ViewSizes
 from atmo.mesh.revocations import Revocations
 from atmo.mesh.roll import Roll
-from atmo.mesh.rows import Body, Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, peek, read
+from atmo.mesh.rows import Body, Kind, NodeInfo, Row, RowId, Sign, SignedRow, Verify, genuine, peek, read
 from atmo.mesh.rowstore import RowStore
 from atmo.mesh.timing import MeshTiming
 from atmo.mesh.verdict import Applied, Change, Reason, Rejected
@@ -54,6 +54,8 @@ JUMP_INTERVAL_S = 5.0
 FOR_EVER_S = 10 * 365 * 24 * 3600.0
 # Rows that overtake each other on two lanes look like those of a node that forgot: no storm of reminders. A guess.
 REMIND_INTERVAL_S = 1.0
+# Between two dials to a node that speaks in an earlier generation. A guess: about as long as a link takes, many times.
+LOOK_UP_INTERVAL_S = 30.0
 
 
 class Core:
@@ -78,6 +80,7 @@ class Core:
         self.peer = peer
         self.mesh = mesh
         self.certificate = certificate
+        self._verify = verify
         self.store = RowStore(peer, mesh, verify, roll)
         self.revocations = Revocations(mesh, revoked)
         for key in self.revocations:
@@ -100,6 +103,7 @@ class Core:
         self._lobby = Lobby()
         self._links: dict[PeerId, None] = {}  # in the order they came up; a set's order would differ between runs
         self._reminded_s: dict[PeerId, float] = {}  # when a peer was last shown what it had said
+        self._looked_up_s: dict[PeerId, float] = {}  # when a node was dialled that had forgotten what it had said
         self._off_clock: set[PeerId] = set()  # origins whose wrong clock was reported
         self._jumped_s = float("-inf")
         self._jumps = 0
@@ -368,8 +372,8 @@ class Core:
             elif outcome.reason is Reason.UNKNOWN_ORIGIN and outcome.origin is not None:
                 any_new = True  # as far as can be told
                 self._lobby.wait(outcome.origin, teller, signed)
-            elif outcome.reason is Reason.STALE and outcome.origin == peer:
-                effects += self._remind(peer, now)
+            elif outcome.reason is Reason.STALE and outcome.origin is not None:
+                effects += self._remind(peer, now) if outcome.origin == peer else self._look_up(signed, now)
             elif outcome.reason is not Reason.DUPLICATE:
                 effects += self._on_rejected(teller, signed, outcome, now)
             if outcome.equivocation is not None:
@@ -383,6 +387,27 @@ class Core:
             return []
         self._reminded_s[peer] = now.mono_s
         return [events.Send(peer, frame) for frame in pack([newest])]
+
+    def _look_up(self, signed: SignedRow, now: Moment) -> list[Effect]:
+        """A node that lost its state speaks in an earlier generation than it had, and whoever it is linked to may have
+        forgotten the later one too. If it said this after all that is known of it, dial it: it is reminded when it
+        introduces itself."""
+        payload = peek(signed)
+        origin = PeerId(payload.origin)
+        newest = self.store.newest(origin)
+        known = peek(newest) if newest is not None else payload
+        if payload.generation >= known.generation or payload.issued_s <= known.issued_s:
+            return []
+        if now.mono_s - self._looked_up_s.get(origin, float("-inf")) < LOOK_UP_INTERVAL_S:
+            return []
+        self._looked_up_s[origin] = now.mono_s
+        if not genuine(signed, payload, self._verify):
+            return []
+        try:
+            body = read(signed, payload).body
+        except RemoteProtocolError:
+            return []
+        return self.fabric.visit(origin, body.addresses if isinstance(body, NodeInfo) else (), now)
 
     def _on_rejected(self, peer: PeerId, signed: SignedRow, rejected: Rejected, now: Moment) -> list[Effect]:
         if rejected.reason.culpable:

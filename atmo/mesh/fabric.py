@@ -258,8 +258,12 @@ class Fabric:
         for silent in self.patrol.unanswered(now.mono_s):
             self.overlay.unwant(silent, now.mono_s)
         peer = self.patrol.due(self._strangers, now.mono_s)
-        address = self._neighbours.seek(peer, (), now.mono_s) if peer is not None else None
-        if peer is None or address is None:
+        return self.visit(peer, (), now) if peer is not None else []
+
+    def visit(self, peer: PeerId, addresses: Iterable[str], now: Moment) -> list[Effect]:
+        """Dial a node, for a word with it; the link ends as extras do. addresses: where it says it is, if it did."""
+        address = self._neighbours.seek(peer, addresses, now.mono_s)
+        if address is None:
             return []
         self.patrol.dialled(peer, now.mono_s)
         self.overlay.links.want(peer, now.mono_s)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
+import msgspec
 import pytest
 
 from atmo.clock import ManualClock, moment
@@ -15,7 +16,7 @@ from atmo.keys import CLOCK_TOLERANCE_S, Identity, verify
 from atmo.mesh import events
 from atmo.mesh.codec import decode, encode
 from atmo.mesh.conduct import BAN_S, OFFENCES_ALLOWED
-from atmo.mesh.core import JUMP_INTERVAL_S, Core, MeshTiming
+from atmo.mesh.core import JUMP_INTERVAL_S, LOOK_UP_INTERVAL_S, Core, MeshTiming
 from atmo.mesh.messages import Cancel, Graft, IHave, Join, Push, Rows, Versions
 from atmo.mesh.neighbours import LEAST_WINDOW, STOOD_S
 from atmo.mesh.rows import Body, Gradient, Kind, NodeInfo, Row, RowId, SignedRow, peek, seal
@@ -429,6 +430,26 @@ def test_a_peer_that_forgot_how_far_it_had_counted_is_shown(bench: Bench) -> Non
 
 
 # Oddities that are told
+
+
+def test_a_node_that_forgot_and_is_told_of_by_others_is_looked_up_once_in_a_while(bench: Bench) -> None:
+    """Its neighbours may have forgotten with it: whoever remembers dials it, to show it what it had said."""
+    bench.link()
+    bench.hear(bench.write(HIGH, node("far", str(address(1))), (3, 1)))
+    before = bench.write(HIGH, node("far", str(address(1))), (1, 9), off_s=-1.0)
+    bench.after(40.0)
+    anew = bench.write(HIGH, node("far", str(address(2))), (1, 1))
+    forged = msgspec.structs.replace(anew.signed, signature=bytes(64))
+
+    assert only(events.Dial, bench.hear(before)) == [], "old news of an old life"
+    frame = encode(Rows((forged,)))
+    assert only(events.Dial, bench.tell(events.FrameReceived(PEER.public, True, frame))) == []
+    bench.after(LOOK_UP_INTERVAL_S)
+    assert address(2, HIGH.public) in [effect.address for effect in only(events.Dial, bench.hear(anew))]
+    assert only(events.Dial, bench.hear(anew)) == []
+
+    shown = bench.link(HIGH) + bench.hear(anew, peer=HIGH, gossip=False)
+    assert (Kind.NODE, (3, 1)) in rows_in(shown)
 
 
 @pytest.mark.parametrize("jump_s", [CLOCK_TOLERANCE_S + 1, -CLOCK_TOLERANCE_S - 1])

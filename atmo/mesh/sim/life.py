@@ -3,7 +3,7 @@
 What must hold, whatever happens (each breach is an AssertionError that tells the story so far):
 
 - after every misfortune's beginning and end, every invariant of every core;
-- nobody takes a node for dead that no misfortune hit;
+- nobody takes a node for dead that no misfortune hit, unless its own clock is so wrong that nobody hears its doubts;
 - when a misfortune is over all is as before within `SETTLE_S`: every living node is linked as the size of the mesh asks
   for, all tables are the same, every living node is in them and no dead one is;
 - a node that was buried and did not start again stays out of every table.
@@ -89,6 +89,7 @@ class Life:
         self._settled_s = 0.0
         self._story: list[str] = []
         self._excused: dict[SimNode, float] = {}  # who may be taken for dead, and until when
+        self._unheard: dict[SimNode, float] = {}  # who may take others for dead, and until when
         for node in self.sim.add(nodes):
             self.sim.offer(node, node.offers)
 
@@ -135,8 +136,9 @@ class Life:
 
     def _excuse(self, met: Misfortune) -> None:
         everyone = len(met.hit) == len(self.sim.nodes)
+        until_s = self.sim.time_s + met.lasts_s + ECHO_S
+        self._unheard |= dict.fromkeys(met.unheard, until_s)
         for node in met.hit:
-            until_s = self.sim.time_s + met.lasts_s + ECHO_S
             self._excused[node] = max(until_s, self._excused.get(node, 0.0))
             if not everyone:
                 self.requests.unwell[node] = None
@@ -176,7 +178,7 @@ class Life:
             for at_s, effect in node.effects:
                 if isinstance(effect, events.HealthChanged) and effect.health is Health.DEAD:
                     whom = self.sim._by_peer[effect.peer]
-                    excused = at_s <= self._excused.get(whom, 0.0)
+                    excused = at_s <= max(self._excused.get(whom, 0.0), self._unheard.get(node, 0.0))
                     assert excused, f"{node.number} buried {whom.number}, who was well, at {at_s:.1f} s"
             node.effects.clear()
             node.delivered.clear()

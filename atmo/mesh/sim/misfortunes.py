@@ -28,12 +28,15 @@ def nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Misfortune:
-    """lasts_s: when to call `end`; hit: who may be taken for dead until then and shortly after."""
+    """lasts_s: when to call `end`; hit: who may be taken for dead until then and shortly after; unheard: whose rows
+    nobody takes meanwhile, so that a node which it cannot reach itself does not hear that it is accused, and may be
+    taken for dead by it alone."""
 
     name: str
     lasts_s: float
     hit: list[SimNode] = field(default_factory=list)
     end: Callable[[], None] = nothing
+    unheard: list[SimNode] = field(default_factory=list)
 
 
 Begin = Callable[[Sim, Random], Misfortune]
@@ -149,7 +152,7 @@ def wrong_clock(sim: Sim, chance: Random) -> Misfortune:
     def set_right() -> None:
         node.skew_s = 0.0
 
-    return Misfortune("wrong clock", chance.uniform(10.0, 300.0), [node], set_right)
+    return Misfortune("wrong clock", chance.uniform(10.0, 300.0), [node], set_right, [node])
 
 
 def slander(sim: Sim, chance: Random) -> Misfortune:

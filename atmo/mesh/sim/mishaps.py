@@ -6,11 +6,13 @@ Verbs for stories, as those of `Sim`, each a function of the simulation.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from random import Random
 
 from atmo.ids import PeerId
 from atmo.mesh.detector import Detector
 from atmo.mesh.events import Event
+from atmo.mesh.limits import MAX_CHARGES
 from atmo.mesh.rows import Charge
 from atmo.mesh.sim.network import Link, pair
 from atmo.mesh.sim.node import SimNode
@@ -63,10 +65,11 @@ def ring(sim: Sim, nodes: list[SimNode]) -> None:
 
 
 def slander(sim: Sim, liar: SimNode, victims: Iterable[SimNode]) -> None:
-    """From now on it accuses the victims, whatever they say, always in their present life."""
+    """From now on it accuses the victims, whatever they say, always in their present life; else it is as before."""
     honest = liar.core.vigil.detector
-    peers = tuple(sorted(victim.peer for victim in victims))
-    liar.core.vigil.detector = _Slanderer(honest.own, honest.lives, honest.timing, honest.rng, victims=peers)
+    false = _Slanderer(*(getattr(honest, each.name) for each in fields(Detector)))
+    false.victims = tuple(sorted(victim.peer for victim in victims))
+    liar.core.vigil.detector = false
 
 
 def flood(sim: Sim, source: SimNode, target: SimNode, frame: bytes, per_s: float, seconds: float) -> None:
@@ -76,15 +79,15 @@ def flood(sim: Sim, source: SimNode, target: SimNode, frame: bytes, per_s: float
 
 
 class _Slanderer(Detector):
-    """A detector that accuses whom it likes."""
+    """A detector that accuses whom it likes, besides those whom it misses."""
 
-    def __init__(self, *arguments: object, victims: tuple[PeerId, ...]) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        self._victims = victims
+    victims: tuple[PeerId, ...] = ()
 
     def charges(self) -> tuple[Charge, ...]:
-        lives = [(peer, self.lives.life(peer)) for peer in self._victims]
-        return tuple(Charge(peer, *life) for peer, life in lives if life is not None)
+        lives = [(peer, self.lives.life(peer)) for peer in self.victims]
+        lies = [Charge(peer, *life) for peer, life in lives if life is not None]
+        honest = [charge for charge in super().charges() if charge.peer not in self.victims]
+        return tuple(sorted([*lies, *honest], key=lambda charge: charge.peer)[:MAX_CHARGES])
 
 
 def _miss(sim: Sim, node: SimNode, backlog: list[object], other: SimNode, link: Link) -> None:
