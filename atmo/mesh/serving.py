@@ -2,7 +2,8 @@
 
 A part costs some hundred microseconds of processor time on its way through two nodes, which an engine on the same
 cores would rather have. So tokens that follow one another faster than anybody reads travel together: the first is sent
-at once, and so is every one that comes later than GATHER_S after the last was sent.
+at once, and so is every one that comes later than GATHER_S after the last was sent; the others go at the next multiple
+of it, those of all answers together.
 """
 
 from __future__ import annotations
@@ -85,10 +86,13 @@ class Flow:
     async def put(self, item: Answer) -> None:
         if isinstance(item, Piece):
             self._held.append(item)
-            wait_s = self._sent_s + GATHER_S - self._loop.time()
-            if wait_s > 0 and sum(len(piece.token_ids) or 1 for piece in self._held) < GATHERED_TOKENS:
+            now_s = self._loop.time()
+            if (
+                self._sent_s + GATHER_S > now_s
+                and sum(len(piece.token_ids) or 1 for piece in self._held) < GATHERED_TOKENS
+            ):
                 if self._timer is None:
-                    self._timer = self._loop.call_later(wait_s, self._due)
+                    self._timer = self._loop.call_at(_next_turn_s(now_s), self._due)
                 return
             await self.flush()
         else:
@@ -113,7 +117,7 @@ class Flow:
         if self._credit.take_now():
             self._tell_held()
         else:
-            self._timer = self._loop.call_later(GATHER_S, self._due)
+            self._timer = self._loop.call_at(_next_turn_s(self._loop.time()), self._due)
 
     def _tell_held(self) -> None:
         held, self._held = self._held, []
@@ -124,6 +128,11 @@ class Flow:
     def _tell(self, item: Answer) -> None:
         self._send(_part(self._ask, self.seq, item))
         self.seq += 1
+
+
+def _next_turn_s(now_s: float) -> float:
+    """When what is held is sent, of all answers at once: whoever has to be woken is woken for all of them."""
+    return (now_s // GATHER_S + 1.0) * GATHER_S
 
 
 class Serving:

@@ -86,7 +86,7 @@ async def test_the_first_token_is_sent_at_once_and_quick_ones_together(monkeypat
 
 @pytest.mark.asyncio
 async def test_the_end_brings_what_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "GATHER_S", 1000.0)
+    monkeypatch.setattr(serving, "GATHER_S", 1e9)
     stage = Stage()
     stage.singer.sing("a", "b", "c")
 
@@ -106,7 +106,7 @@ async def test_slow_tokens_do_not_wait_for_each_other(monkeypatch: pytest.Monkey
 
 @pytest.mark.asyncio
 async def test_no_part_grows_beyond_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "GATHER_S", 1000.0)
+    monkeypatch.setattr(serving, "GATHER_S", 1e9)
     monkeypatch.setattr(serving, "GATHERED_TOKENS", 3)
     stage = Stage()
     stage.singer.sing(*"abcdefgh")
