@@ -23,7 +23,7 @@ bench: $(VENV)/.dev             ## every benchmark; results in bench/results
 	@$(BIN)/python -m bench all
 
 soak: $(VENV)/.dev              ## what takes too long for `make test`
-	@$(BIN)/python -m pytest -q -m soak --timeout 3600
+	@$(BIN)/python -m pytest -q -m soak --timeout 20000
 
 docs: $(VENV)/.dev              ## the pages of docs/ that are written from the program itself
 	@$(BIN)/python -m tools.docs

@@ -77,7 +77,7 @@ def _run(chosen: list[str], arguments: argparse.Namespace) -> int:
         results.append(result)
         out.print(report.view(result))
         if folder is not None:
-            harness.write(result, folder)
+            harness.write(result, folder, beside="litellm" if arguments.with_litellm and name == "gateway" else "")
     out.print(report.summary(results, failed))
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(results), indent=2).decode())

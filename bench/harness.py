@@ -231,9 +231,12 @@ def assess(
     )
 
 
-def write(result: Result, folder: Path) -> Path:
-    """Store a result as `folder/NAME.json`. Raises UsageError when that cannot be done."""
-    file = folder / f"{result.scenario}.json"
+def write(result: Result, folder: Path, *, beside: str = "") -> Path:
+    """Store a result as `folder/NAME.json`, or as `folder/NAME_BESIDE.json` when something else was measured beside it.
+
+    Raises UsageError when that cannot be done.
+    """
+    file = folder / f"{result.scenario}{beside and '_'}{beside}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")

@@ -145,6 +145,14 @@ def test_a_stored_result_reads_back_the_same_and_names_no_machine(tmp_path: Path
     assert str(tmp_path) not in text
 
 
+def test_a_result_with_another_program_beside_it_does_not_replace_the_one_without(tmp_path: Path) -> None:
+    result = msgspec.structs.replace(harness.read(harness.RESULTS / "gateway.json"), wall_s=1.0)
+
+    alone, together = harness.write(result, tmp_path), harness.write(result, tmp_path, beside="litellm")
+
+    assert (alone.name, together.name) == ("gateway.json", "gateway_litellm.json")
+
+
 def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "dice.json"
     file.write_text('{"schema": 1, "surprise": true}')
@@ -156,7 +164,7 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
 def test_the_committed_results_have_the_schema_and_belong_to_a_scenario() -> None:
     for file in harness.RESULTS.glob("*.json"):
         result = harness.read(file)
-        assert result.scenario == file.stem
+        assert file.stem in (result.scenario, f"{result.scenario}_litellm")
         assert result.scenario in harness.names()
         assert not result.quick, f"{file.name} is of a quick run"
 
