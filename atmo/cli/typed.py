@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 
 from typer.exceptions import Abort, Exit, TyperException
+from typer.main import get_command
 
 from atmo.cli.main import app
 from atmo.cli.running import INTERRUPTED
+from atmo.cli.values import read_plainly
 from atmo.errors import UsageError
 
 
 def run() -> int:
     """The exit code. Raises UsageError, BrokenPipeError, and what the command raises."""
+    command = get_command(app)
+    read_plainly(command)
     try:
-        return int(app(prog_name="atmo", standalone_mode=False) or 0)
+        return int(command(prog_name="atmo", standalone_mode=False) or 0)
     except SystemExit as exc:
         if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a broken pipe
             raise BrokenPipeError from exc
