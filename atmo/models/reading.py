@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 Head: TypeAlias = Callable[[int], bytes]
 """What stands before a chunk of so many bytes."""
 Print: TypeAlias = tuple[int, int]
@@ -60,6 +58,8 @@ def print_of(found: os.stat_result) -> Print:
 
 def read_behind(head: bytes, handle: int, offset: int, length: int) -> memoryview:
     """`head`, then so many bytes of the file. Raises OSError when the file ends early."""
+    import numpy as np  # late: `atmo models` reads no chunk, and would wait a tenth of a second for it
+
     frame = np.empty(len(head) + length, dtype=np.uint8).data  # not filled with zeros first
     frame[: len(head)] = head
     done = len(head)
