@@ -1,4 +1,4 @@
-"""docs/cli.md from the program's own help, docs/json.md from the types in atmo/cli/shapes.py, docs/configuration.md
+"""docs/cli.md from the program's own help, docs/json.md from the types in atmo/cli/shapes, docs/configuration.md
 from its settings, docs/metrics.md from its metrics. `python -m tools.docs` writes them, `--check` says if they are up
 to date."""
 
@@ -42,7 +42,7 @@ completes commands, options, nodes and models after `atmo --install-completion` 
 
 JSON_HEAD = """# What `--json` prints
 
-Written by `make docs` from `atmo/cli/shapes.py`; do not edit. Tests hold what a real node says against the same types.
+Written by `make docs` from `atmo/cli/shapes`; do not edit. Tests hold what a real node says against the same types.
 
 Every command prints one object; `node logs`, `chat` and `mesh watch` print one a line. A command that fails prints
 

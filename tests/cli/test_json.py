@@ -1,5 +1,5 @@
 """What `--json` prints is what docs/json.md says: every command is run with real nodes, and what it prints is read into
-the types of atmo/cli/shapes.py, which know no other field."""
+the types of atmo/cli/shapes, which know no other field."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_command_has_json_and_a_described_shape() -> None:
     assert {name for name, command in commands.items() if "--json" not in options(command)} == set()
     described = {*shapes.COMMANDS, *shapes.ELSEWHERE}
     assert described - set(commands) == set(), "described, but not there"
-    assert set(commands) - described == set(), "there, but not described in atmo/cli/shapes.py"
+    assert set(commands) - described == set(), "there, but not described in atmo/cli/shapes"
 
 
 def test_every_option_says_what_it_takes() -> None:
