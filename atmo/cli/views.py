@@ -30,7 +30,7 @@ def started(status: Json, *, first: bool = False) -> RenderableType:
         lines.append(Text(f"  API     {node['api']}  {node['api_note']}".rstrip()))
     lines += [_served(entry) for entry in status["capabilities"]]
     lines += [Text.from_markup(f"  [yellow]![/] {escape(problem)}") for problem in status["problems"]]
-    lines.append(Text('  Ask it: atmo ask "What is Atmosphere?"   Talk: atmo chat   Watch: atmo mesh watch', "dim"))
+    lines.append(Text('  Next: atmo ask "What is Atmosphere?" | atmo chat | atmo mesh watch', "dim"))
     return Group(*lines)
 
 

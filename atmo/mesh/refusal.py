@@ -45,16 +45,25 @@ def no_route(table: RoutingTable, field: GradientField, query: Query, now: float
     bits = full_bits(table, field, query, rows, now)
     if not bits.all():
         return _nothing_fits(table, ranking)
-    counts = {reason: int(np.count_nonzero(bits & reason)) for reason in Reason}
-    parts = [
-        f"{rule(reason, query)} excludes {counts[reason]} ({_names(table, rows[(bits & reason) != 0])})"
-        for reason in sorted(counts, key=lambda reason: -counts[reason])
-        if counts[reason]
-    ]
     return NoRoute(
-        f"No node can serve this. Of {len(rows)} {which}, {', '.join(parts)}.",
+        f"No node can serve this. {_excluded(table, query, rows, bits, which)}",
         hint=_least(table, field, query, now, rows, bits),
     )
+
+
+def _excluded(table: RoutingTable, query: Query, rows: NDArray[np.int32], bits: Bits, which: str) -> str:
+    """Which condition excludes how many, and whose they are."""
+    counts = {reason: int(np.count_nonzero(bits & reason)) for reason in Reason}
+    broken = sorted((reason for reason in counts if counts[reason]), key=lambda reason: -counts[reason])
+    if len(rows) == 1:
+        only = which.replace("offers", "offer").replace("fit", "fits")
+        rules = ", ".join(rule(reason, query) for reason in broken)
+        return f"The only {only} ({_names(table, rows)}) is excluded by {rules}."
+    parts = (
+        f"{rule(reason, query)} excludes {counts[reason]} ({_names(table, rows[(bits & reason) != 0])})"
+        for reason in broken
+    )
+    return f"Of {len(rows)} {which}, {', '.join(parts)}."
 
 
 def _fitting(

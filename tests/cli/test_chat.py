@@ -120,8 +120,12 @@ def test_commands_change_what_is_asked_for(session: Session) -> None:
     assert (wishes["model"], wishes["system"], wishes["constraints"], wishes["history"]) == ("", "", {}, [])
 
 
-def test_a_model_that_nobody_serves_is_said_at_once(session: Session) -> None:
-    assert "Did you mean qwen?" in str(slash.run(session, "/model qwem").show)
+def test_a_model_that_nobody_serves_is_said_at_once_and_not_taken(session: Session) -> None:
+    with pytest.raises(UsageError, match="Nobody serves qwem now") as refused:
+        slash.run(session, "/model qwem")
+    assert refused.value.hint == "Did you mean qwen?"
+    say(session, "one")
+    assert heard(session)[0][1]["model"] == ""
 
 
 def test_a_conversation_is_saved_for_its_owner_and_never_over_another_file(session: Session, tmp_path: Path) -> None:

@@ -70,20 +70,25 @@ def _help(session: Session, rest: str) -> Outcome:
 
 def _model(session: Session, rest: str) -> Outcome:
     if rest:
-        session.wishes["model"] = "" if rest == "auto" else rest
         if rest != "auto":
-            served = session.client.models()["served"]
-            known = {entry["model"] for entry in served} | {entry["id"] for entry in served}
-            if rest not in known and not any(name.endswith(f":{rest}") for name in known):
-                near = difflib.get_close_matches(rest, known, n=1)
-                return Outcome(
-                    show=Text(f"Nobody serves {rest} now.{f' Did you mean {near[0]}?' if near else ''}", "yellow")
-                )
+            _served(session, rest)
+        session.wishes["model"] = "" if rest == "auto" else rest
         return Outcome(show=Text(f"From now on: {rest if rest != 'auto' else 'whichever fits best'}.", "dim"))
     view = output.table("SERVED AS", "MODEL", "BY")
     for entry in output.harmless(session.client.models()["served"]):
         view.add_row(Text(entry["id"]), Text(entry["model"]), Text(", ".join(entry["nodes"])))
     return Outcome(show=view)
+
+
+def _served(session: Session, model: str) -> None:
+    """Raises UsageError for a model that nobody serves now: every question would fail."""
+    served = session.client.models()["served"]
+    known = {entry["model"] for entry in served} | {entry["id"] for entry in served}
+    if model not in known and not any(name.endswith(f":{model}") for name in known):
+        near = difflib.get_close_matches(model, known, n=1)
+        raise UsageError(
+            f"Nobody serves {model} now.", hint=f"Did you mean {near[0]}?" if near else "/model shows which there are."
+        )
 
 
 def _where(session: Session, rest: str) -> Outcome:
