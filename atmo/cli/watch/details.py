@@ -20,10 +20,10 @@ Words = list[tuple[str, Style]]
 LAST = 12  # events and requests shown of a node
 
 KEYS = (
-    ("1 to 7, ← →", "overview, nodes, capabilities, requests, events, links, transfers"),
+    ("1 to 7, ← →", "go to a page"),
     ("Tab", "to the next pane of the overview, or to the next page"),
     ("↑ ↓ or k j", "move; PgUp PgDn by ten; g G or Home End to the ends"),
-    ("Enter", "look into a node, capability, request or transfer; Esc back"),
+    ("Enter", "look into what the bar is on; Esc back"),
     ("s, r", "sort by the next column; the other way round"),
     ("/", "filter by words that all occur; Enter keeps, Esc clears"),
     ("p or Space", "pause: the picture stands still, what happens is kept"),
@@ -40,16 +40,18 @@ MEANINGS = (
 
 
 def help_lines() -> list[Words]:
-    made: list[Words] = [[("Keys", BOLD)], []]
+    """No more than fits 80x24."""
+    made: list[Words] = [[("Keys", BOLD)]]
     made += [[(f"  {keys:<20}", CYAN), (what, PLAIN)] for keys, what in KEYS]
-    made += [[], [("What is said of a node", BOLD)], []]
+    made += [[], [("What is said of a node", BOLD)]]
     made += [[(f"  ● {word:<18}", HEALTH[state]), (what, PLAIN)] for word, what, state in MEANINGS]
-    made += [
+    return [
+        *made,
         [],
-        [("TOK/S", BOLD), ("  output tokens a second at present: requests being answered times the usual", DIM)],
-        [("       speed of one, as the node tells, or what was seen of it if that is more;", DIM)],
+        [("TOK/S", BOLD), ("  output tokens a second now: requests being answered times the usual", DIM)],
+        [("       speed of one, as the node tells, or what was seen if that is more;", DIM)],
+        [("       beside it, the last minute.", DIM)],
     ]
-    return [*made, [("       beside it, the last minute.", DIM)]]
 
 
 def lines(kind: str, key: str, story: Story) -> list[Words]:
@@ -96,7 +98,7 @@ def _facts(node: Entry) -> Iterator[Words]:
     memory = f", {node['memory_bytes'] / (1 << 30):.0f} GiB" if node.get("memory_bytes") else ""
     facts = (
         ("peer", node["peer"]),
-        ("address", " ".join(node.get("addresses", ()))),
+        ("address", " ".join(each.partition("/p2p/")[0] for each in node.get("addresses", ()))),
         ("mode", node.get("mode", "")),
         ("labels", " ".join(f"{key}={value}" for key, value in node["labels"].items())),
         ("software", node.get("software", "")),
@@ -104,8 +106,8 @@ def _facts(node: Entry) -> Iterator[Words]:
         ("latency", milliseconds(rtt_ms) if rtt_ms is not None else ""),
     )
     for name, value in facts:
-        if value:
-            yield [(f"{name:<10}", DIM), (value, PLAIN)]
+        for number, text in enumerate(textwrap.wrap(value, 68, break_on_hyphens=False)):
+            yield [(f"{name if number == 0 else '':<10}", DIM), (text, PLAIN)]
 
 
 def _offer(offer: Entry) -> Iterator[Words]:
