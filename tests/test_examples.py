@@ -1,4 +1,4 @@
-"""Every example does what it says, against a real node with real models."""
+"""Every example does what it says, against a real node with real models, and so does what docs/client.md shows."""
 
 from __future__ import annotations
 
@@ -53,6 +53,38 @@ def home() -> Iterator[dict[str, str]]:
         cluster.start("default", ALL)
         yield dict(os.environ)
         cluster.stop_all()
+
+
+# What the page leaves to its reader, before it and in the place of a name.
+BEFORE = """
+import asyncio, ssl
+from atmo import Client, SyncClient
+client, context, key = SyncClient(), ssl.create_default_context(), "sk-atmo-0"
+reviews = ["It broke after a day.", "Great!"]
+"""
+READER = {
+    'SyncClient(node="desk")': "client",
+    "key=...": "key=key",
+    "client.events()": "client.events(follow=False)",
+    '"qwen"': '"atmo-nano"',
+    '"minilm"': '"atmo-encoder"',
+}
+
+
+def test_the_page_about_the_client_works_as_it_is_written(home: dict[str, str]) -> None:
+    """All blocks down to the tables, as one program."""
+    page = (ROOT / "docs" / "client.md").read_text().partition("## Options")[0]
+    program = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    "))
+    for said, meant in READER.items():
+        assert said in program
+        program = program.replace(said, meant)
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE + program],
+        capture_output=True, text=True, check=False, timeout=100, env=home, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for wanted in ("Atmosphere turns the machines", "data_residency eu", "answered default"):
+        assert wanted in done.stdout
 
 
 def test_every_example_is_tried() -> None:

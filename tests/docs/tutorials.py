@@ -1,8 +1,13 @@
-"""Tutorials as scripts. A shell block under `<!-- MACHINE -->` is run on that machine, any other is for the reader.
+"""Tutorials and how-tos as scripts. A shell or Python block under `<!-- MACHINE -->` is run on that machine, one of
+TOML is its configuration, any other is for the reader.
 
     <!-- ward: exits 5, shows data_residency -->
 
 says how it must end and what it must print; without, it must end well. Each machine is a home folder of its own.
+
+    <!-- given ward: cp "$NANO" ~/Downloads/model.gguf -->
+
+is what the reader has done before, and the page does not say: a shell command.
 """
 
 from __future__ import annotations
@@ -23,8 +28,20 @@ from atmo.transport.neighbours import NodeCard
 from tests.cluster import eventually
 from tests.deploy.ports import free_ports
 
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0
-_STEP = re.compile(r"<!-- (?P<machine>\w+)(?:: (?P<terms>.*?))? -->\n```sh\n(?P<script>.*?)```", re.DOTALL)
+_STEP = re.compile(
+    r"<!-- (?P<machine>\w+)(?:: (?P<terms>[^\n]*?))? -->\n```(?P<language>sh|python|toml)\n(?P<script>.*?)```"
+    r"|<!-- given (?P<owner>\w+): (?P<given>[^\n]*) -->",
+    re.DOTALL,
+)
+_SHELL = ("bash", "-euo", "pipefail", "-c")
+# What is configured is checked.
+_RUN_BY = {
+    "sh": _SHELL,
+    "python": (sys.executable, "-c"),
+    "toml": (*_SHELL, 'cat > ~/.atmo/config.toml <<< "$0"; atmo config check'),
+}
 # What the reader puts in its place, and how it is known in what a machine printed.
 _SECRETS = {"TOKEN": re.compile(r"atmo1-\S+"), "KEY": re.compile(r"sk-atmo-\S+")}
 
@@ -38,6 +55,7 @@ class Step:
     exits: int
     shows: str
     line: int
+    language: str = "sh"
 
     @property
     def changes_nothing(self) -> bool:
@@ -51,7 +69,9 @@ def steps(page: Path) -> list[Step]:
     for match in _STEP.finditer(text):
         terms = dict(term.split(" ", 1) for term in (match["terms"] or "").split(", ") if term)
         line = text[: match.start()].count("\n") + 1
-        found.append(Step(match["machine"], match["script"], int(terms.get("exits", 0)), terms.get("shows", ""), line))
+        machine, script = match["machine"] or match["owner"], match["script"] or match["given"]
+        exits, shows = int(terms.get("exits", 0)), terms.get("shows", "")
+        found.append(Step(machine, script, exits, shows, line, match["language"] or "sh"))
     return found
 
 
@@ -77,7 +97,7 @@ class World:
             self.machines[step.machine] = self._machine(step.machine)
         environ = self.machines[step.machine]
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self._filled_in(step.script, environ)],
+            [*_RUN_BY[step.language], self._filled_in(step.script, environ)],
             cwd=environ["HOME"],
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -106,6 +126,8 @@ class World:
             "HOME": str(home),
             "ATMO_HOME": str(home / ".atmo"),
             "XDG_RUNTIME_DIR": str(home / "run"),
+            "NANO": str(ROOT / "atmo/assets/nano/atmo-nano.gguf"),
+            "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "COLUMNS": "200",
             "ATMO_DISCOVERY_LAN": "false",
