@@ -24,6 +24,13 @@ SHORT_NAMES = {
     "ATMO_N_GPU_LAYERS": "inference.gpu_layers",
 }
 
+# How values are read, and what they are called.
+_KINDS: dict[str, tuple[type, str]] = {
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "bool": (bool, "true or false"),
+}
+
 
 def merge_environment(
     settings: dict[str, Any], environ: Mapping[str, str], sections: Mapping[str, type[msgspec.Struct]]
@@ -73,12 +80,12 @@ def _from_text(text: str, kind: type[msgspec.Struct], key: str, name: str) -> An
         return parse_labels(text.split(","), name)
     if "tuple" in field_type:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    target = {"int": int, "float": float, "bool": bool}.get(field_type, str)
+    target, called = _KINDS.get(field_type, (str, "text"))
     try:
         return msgspec.convert(text, target, strict=False)
     except msgspec.ValidationError as exc:
         raise ConfigError(
-            f"{name}={text!r} is not a {target.__name__}.", hint=f"Set {name} to one, or unset it."
+            f"{name} cannot be {text!r}: it is {called}.", hint=f"Set {name} to one, or unset it."
         ) from exc
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from atmo.config import load
 from atmo.errors import ConfigError
+from atmo.node.offers import offers
 from atmo.settings import all_settings
 from tests.cluster import atmo
 
@@ -99,11 +100,11 @@ def test_a_mistake_in_the_file_is_named_with_its_remedy(environ: dict[str, str],
     ("variable", "value", "says"),
     [
         ("ATMO_TRANSPORT_PRT", "1", "Did you mean 'ATMO_TRANSPORT_PORT'"),
-        ("ATMO_TRANSPORT_PORT", "abc", "is not a int"),
+        ("ATMO_TRANSPORT_PORT", "abc", "cannot be 'abc': it is a whole number"),
         ("ATMO_NODE_LABELS", "eu", "not a label"),
         ("ATMO_CONFIG", "/nowhere/config.toml", "no configuration file"),
         ("ATMO_HSOT", "::", "Did you mean 'ATMO_HOST'"),
-        ("ATMO_N_CTX", "long", "ATMO_N_CTX='long' is not a int"),
+        ("ATMO_N_CTX", "long", "ATMO_N_CTX cannot be 'long': it is a whole number"),
     ],
 )
 def test_a_mistake_in_the_environment_is_named(environ: dict[str, str], variable: str, value: str, says: str) -> None:
@@ -128,6 +129,12 @@ def test_what_a_container_sets_has_a_short_name(environ: dict[str, str]) -> None
     assert (config.transport.host, config.transport.port, config.transport.heartbeat_s) == ("0.0.0.0", 4700, 2.0)
     assert (config.node.name, config.discovery.seeds) == ("box", ("/dns4/a/tcp/4600", "/dns4/b/tcp/4600"))
     assert (config.inference.context, config.inference.batch, config.inference.gpu_layers) == (8192, 256, 20)
+
+
+def test_what_a_container_says_of_a_model_reaches_its_engine(environ: dict[str, str]) -> None:
+    said = {"MODEL_PATH": "atmo-nano", "N_CTX": "512", "N_BATCH": "64", "N_GPU_LAYERS": "3"}
+    (offer,) = offers(load(environ=environ | {f"ATMO_{name}": value for name, value in said.items()}))
+    assert (offer.spec.name, offer.spec.context, offer.spec.batch, offer.spec.gpu_layers) == ("atmo-nano", 512, 64, 3)
 
 
 def test_two_names_of_one_setting_are_one_too_many(environ: dict[str, str]) -> None:

@@ -35,6 +35,7 @@ class Service(Container):
         told = {**image().environment, **(self.recipe.get("environment") or {})}
         told |= {"ATMO_DISCOVERY_RUNTIMES": "false", "ATMO_GATEWAY_PORT": str(self.api_port)}
         told |= {"ATMO_PORT": str(doors.get(name, 0)), "ATMO_TRANSPORT_LANE_PORT": str(self.lane_port)}
+        told |= {"ATMO_N_CTX": "512", "ATMO_N_BATCH": "64", "ATMO_N_GPU_LAYERS": "0", "ATMO_HEARTBEAT_INTERVAL": "1"}
         swaps = {
             "/var/lib/atmo": str(place / (owner or name)),
             "/invite": str(place / "invite"),
@@ -101,6 +102,8 @@ def test_three_containers_are_one_mesh_that_asks_for_a_key(nodes: list[Service],
     invite(programs, place)
     assert (place / "invite" / "token").read_text() == token, "a second `up` makes no second token"
     assert "Only the owner" in two.run("atmo", "mesh", "invite").err
+
+    assert three.run("atmo", "node", "status", "--json").json["capabilities"][0]["context"] == 512
 
     answer = three.run("atmo", "ask", "--json", "--type", "classification", "It broke after one day")
     assert answer.json["done"]["node"] == "two"
