@@ -353,13 +353,17 @@ def _read_toml(file: Path, wanted: bool) -> dict[str, Any]:
             raise ConfigError(f"There is no configuration file {file}.", hint="Check the path.") from exc
         return {}
     except OSError as exc:
-        raise ConfigError(f"The configuration file {file} cannot be read: {exc.strerror}.") from exc
+        raise ConfigError(
+            f"The configuration file {file} cannot be read: {exc.strerror}.", hint=f"Whose is it? ls -l {file}"
+        ) from exc
     import tomllib  # here, because the command line waits for this module
 
     try:
         settings = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"The configuration file {file} is not valid TOML: {exc}.") from exc
+        raise ConfigError(
+            f"The configuration file {file} is not valid TOML: {exc}.", hint="Mend it: atmo config edit"
+        ) from exc
     _check_names(settings, str(file))
     return settings
 

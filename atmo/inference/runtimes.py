@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 
@@ -49,13 +49,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look found. kind: the dialect spoken there; latency_s: of the answer; trouble: why there is none;
-    gone: nobody listens there."""
+    """What a look found. kind: the dialect spoken there; latency_s: of the answer; trouble: why there is none,
+    remedy: what to do then; gone: nobody listens there."""
 
     kind: str = ""
     models: tuple[FoundModel, ...] = ()
     latency_s: float = 0.0
     trouble: str = ""
+    remedy: str = ""
     gone: bool = False
 
 
@@ -66,8 +67,9 @@ def usual_places() -> list[Place]:
 async def look(place: Place, clock: Clock) -> Seen:
     """Ask a place for its models."""
     if place.access.is_local and await place.access.is_refused():
-        return Seen(trouble=str(place.access.refused()), gone=True)
-    trouble, gone = "", False
+        refused = place.access.refused()
+        return Seen(trouble=refused.message, remedy=refused.hint, gone=True)
+    failed, gone = Seen(), False
     for kind in place.kinds:
         dialect = open_dialect(kind, place.access)
         began_s = clock.now()
@@ -77,13 +79,14 @@ async def look(place: Place, clock: Clock) -> Seen:
             wanted = tuple(each for each in found if not place.names or each.name in place.names)
             return Seen(kind, wanted, clock.now() - began_s)
         except TimeoutError:
-            trouble = trouble or f"{place.access.host} does not answer in time."
+            late = Seen(trouble=f"{place.access.host} does not answer in time.", remedy="Look into its log.")
+            failed = failed if failed.trouble else late
         except AtmoError as error:
-            trouble = trouble or str(error)
+            failed = failed if failed.trouble else Seen(trouble=error.message, remedy=error.hint)
             gone = gone or isinstance(error.__cause__, httpx.ConnectError)
         finally:
             await dialect.close()
-    return Seen(trouble=trouble, gone=gone)
+    return replace(failed, gone=gone)
 
 
 @dataclass(slots=True)

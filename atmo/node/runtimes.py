@@ -84,7 +84,7 @@ class Runtimes:
                 "kind": seen.kind,
                 "models": [model.name for model in seen.models],
                 "latency_ms": round(seen.latency_s * 1000, 1),
-                "trouble": seen.trouble,
+                "trouble": f"{seen.trouble} {seen.remedy}".rstrip(),
             }
             for place, seen in self._watch.seen().items()
             if seen.kind or place in self._sections
@@ -92,8 +92,11 @@ class Runtimes:
 
     def problems(self) -> list[Problem]:
         """One for each configured server that is not there."""
-        seen = self._watch.seen()
-        return [Problem(f"Runtime {place}: {seen[place].trouble}") for place in self._sections if seen[place].trouble]
+        return [
+            Problem(f"The server {place} cannot be used: {seen.trouble}", seen.remedy)
+            for place, seen in self._watch.seen().items()
+            if place in self._sections and seen.trouble
+        ]
 
     def _on_change(self, place: Place, seen: Seen) -> None:
         task = asyncio.create_task(self._apply(place, seen), name=f"models of {place}")

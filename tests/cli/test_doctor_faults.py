@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,12 +25,13 @@ from atmo.cli.doctor.finding import Finding
 from atmo.client import calls, running_nodes
 from atmo.clock import SystemClock
 from atmo.config import load
+from atmo.invitation import write_token
 from atmo.node import membership as mesh_membership
 from atmo.node.home import open_home
 from tests.cli.inside import inside
 from tests.cluster import Cluster, eventually
 from tests.cluster import atmo as run
-from tests.inference.http_servers import FakeServer, as_json, fake
+from tests.inference.http_servers import FakeServer, Reply, as_json, fake
 
 NANO = Path(__file__).parents[2] / "atmo/assets/nano/atmo-nano.gguf"
 
@@ -123,6 +125,28 @@ def test_a_node_that_was_killed_leaves_a_socket_that_does_no_harm(environ: dict[
         cluster.stop_all()
 
 
+# The configuration
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "remedy"),
+    [
+        ("[transprot]\n", "Unknown key 'transprot' in", "Did you mean 'transport'?"),
+        ("port = [", "is not valid TOML", "atmo config edit"),
+        ("[transport]\nport = 'a'\n", "transport.port", ""),
+        ("[transport]\nport = 70000\n", "70000", ""),
+    ],
+)
+def test_a_mistake_in_the_configuration(environ: dict[str, str], text: str, what: str, remedy: str) -> None:
+    configure(text)
+    told = inside("doctor", "--json")
+    (mistake,) = [row for row in told.json["findings"] if row["state"] == "bad"]
+    assert (mistake["check"], told.code) == ("config", 1)
+    assert what in mistake["what"]
+    assert mistake["remedy"]
+    assert remedy in mistake["remedy"]
+
+
 # Keys, tokens, clock
 
 
@@ -130,8 +154,6 @@ def test_a_token_that_expired_before_a_node_was_started_with_it(environ: dict[st
     past_s = time.time() - 2 * 86_400
     owner = mesh_membership.open_mesh(load({"home": str(tmp_path / "owner")}))
     ticket = owner.invite([], past_s, 86_400, 1, 86_400)
-    from atmo.invitation import write_token
-
     mesh_membership.join(load(), write_token(ticket), past_s)
     assert "expired before a node was started with it. Ask for a new one: atmo mesh join TOKEN" in found(
         membership, "token"
@@ -139,6 +161,19 @@ def test_a_token_that_expired_before_a_node_was_started_with_it(environ: dict[st
     refused = run("node", "start")
     assert refused.code == 2
     assert "The invite to this mesh has expired" in refused.err
+
+
+def test_a_token_of_the_configuration_that_is_none_or_too_old(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = mesh_membership.open_mesh(load({"home": str(tmp_path / "owner")}))
+    old = write_token(owner.invite([], time.time() - 2 * 86_400, 86_400, 1, 86_400))
+    monkeypatch.setenv("ATMO_MESH_TOKEN", "rubbish")
+    assert "This is not a whole token. Copy all of what" in found(membership, "mesh")
+    monkeypatch.setenv("ATMO_MESH_TOKEN", old)
+    assert "The token in the configuration has expired. Ask for a new one: atmo mesh invite" in found(
+        membership, "mesh"
+    )
 
 
 def test_a_clock_that_was_a_day_ahead(environ: dict[str, str]) -> None:
@@ -221,6 +256,40 @@ def test_a_node_that_hangs(environ: dict[str, str], monkeypatch: pytest.MonkeyPa
     finally:
         os.kill(pid, signal.SIGCONT)
         cluster.stop_all()
+
+
+def test_servers_and_models_that_a_node_cannot_use(environ: dict[str, str]) -> None:
+    """A server that fails, one that is something else, one that is not there; a model of an unknown architecture."""
+    folder = Path(environ["ATMO_HOME"]) / "models"
+    folder.mkdir(parents=True)
+    begin, kind, rest = NANO.read_bytes().partition(b"llama")
+    (folder / "odd.gguf").write_bytes(begin + kind[::-1] + rest)
+
+    async def story() -> list[Finding]:
+        async with fake(lambda _: Reply(500)) as failing, fake(lambda _: Reply(parts=[b"Hello!"])) as other:
+            ports = [failing.port, other.port, nobody]
+            tables = [f'[[runtimes]]\nkind = "openai"\nurl = "http://127.0.0.1:{port}"\n' for port in ports]
+            return await asyncio.to_thread(told, '[[serve]]\nmodel = "odd"\n' + "".join(tables))
+
+    def told(configured: str) -> list[Finding]:
+        cluster = Cluster(Path(environ["ATMO_HOME"]).parent)
+        try:
+            cluster.start("default", configured)
+            return list(nodes.examine(load(), nodes.ask_all(load())))
+        finally:
+            cluster.stop_all()
+
+    with taken() as nobody:
+        pass  # it was free, and is again
+    said = [f"{finding.what} {finding.remedy}" for finding in asyncio.run(story()) if finding.state == "bad"]
+    assert len(said) == 4
+    for wanted in (
+        "cannot serve atmo:chat:odd: llama.cpp cannot load .*odd.gguf. Its architecture may be too new",
+        "answered with status 500. Look into its log.",
+        "sent something that is no JSON object. Is it what the configuration says it is?",
+        f"The server 127.0.0.1:{nobody} cannot be used: .* takes no connections. Is its server running?",
+    ):
+        assert [line for line in said if re.search(wanted, line)], (wanted, said)
 
 
 def test_a_runtime_that_is_there_and_has_no_models(environ: dict[str, str]) -> None:
