@@ -279,9 +279,10 @@ def test_servers_and_models_that_a_node_cannot_use(environ: dict[str, str]) -> N
         finally:
             cluster.stop_all()
 
-    with taken() as nobody:
-        pass  # it was free, and is again
-    said = [f"{finding.what} {finding.remedy}" for finding in asyncio.run(story()) if finding.state == "bad"]
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # without listening: connections are refused, and nobody else gets the port
+        nobody = deaf.getsockname()[1]
+        said = [f"{finding.what} {finding.remedy}" for finding in asyncio.run(story()) if finding.state == "bad"]
     assert len(said) == 4
     for wanted in (
         "cannot serve atmo:chat:odd: llama.cpp cannot load .*odd.gguf. Its architecture may be too new",
