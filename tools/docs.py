@@ -4,11 +4,13 @@ to date."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import types
 import typing
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +64,13 @@ def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
 
 
 def reference() -> str:
-    from typer.main import get_command
-    from typer.testing import CliRunner
+    from atmo.cli import typed
 
-    from atmo.cli.main import app
-
-    runner = CliRunner()
-    parts = [HEAD]
-    for path, _ in commands(get_command(app), ("atmo",)):
-        shown = runner.invoke(app, [*path[1:], "--help"], prog_name="atmo", terminal_width=100)
-        parts.append(f"## `{' '.join(path)}`\n\n```\n{shown.output.strip()}\n```\n")
+    whole, parts = typed.command(), [HEAD]
+    for path, _ in commands(whole, ("atmo",)):
+        with redirect_stdout(io.StringIO()) as shown:
+            whole.main([*path[1:], "--help"], prog_name="atmo", terminal_width=100, standalone_mode=False)
+        parts.append(f"## `{' '.join(path)}`\n\n```\n{shown.getvalue().strip()}\n```\n")
     return "\n".join(parts)
 
 

@@ -195,7 +195,7 @@ def bench(
 
 @app.command()
 def doctor(home: Home = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Check everything a node needs, and say what to do where something is missing."""
+    """Check all that a node needs, and say how to mend what is wrong."""
     from atmo.cli import doctor_command
 
     doctor_command.doctor(home, config, as_json=as_json)

@@ -1,9 +1,12 @@
-"""The command line as Typer reads it, and its errors in our words."""
+"""The command line as Typer reads it, with its errors and its help in our words."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
+from typer import Context
 from typer.exceptions import Abort, Exit, TyperException
 from typer.main import get_command
 
@@ -15,10 +18,8 @@ from atmo.errors import UsageError
 
 def run() -> int:
     """The exit code. Raises UsageError, BrokenPipeError, and what the command raises."""
-    command = get_command(app)
-    read_plainly(command)
     try:
-        return int(command(prog_name="atmo", standalone_mode=False) or 0)
+        return int(command()(prog_name="atmo", standalone_mode=False) or 0)
     except SystemExit as exc:
         if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer met a broken pipe
             raise BrokenPipeError from exc
@@ -32,6 +33,30 @@ def run() -> int:
             sys.stderr.write(f"{exc.format_message()}\n")
             return UsageError.exit_code
         raise _misused(exc) from None
+
+
+def command() -> Any:
+    """`atmo` and all commands below it."""
+    made = get_command(app)
+    for parameter in _parameters(made):
+        read_plainly(parameter)
+        if parameter.param_type_name == "argument":
+            _write_plainly(parameter)
+    return made
+
+
+def _parameters(made: Any) -> Iterator[Any]:
+    yield from made.get_params(Context(made))  # `--help` is among these
+    for child in getattr(made, "commands", {}).values():
+        yield from _parameters(child)
+
+
+def _write_plainly(argument: Any) -> None:
+    """In help an argument is its name, as man pages have it: `TOKEN`, `[MODEL...]`; not what it is in Python."""
+    name = argument.metavar
+    usage = name if argument.required or name.startswith("[") else f"[{name}]"
+    argument.get_usage_pieces = lambda ctx: [usage]
+    argument.display_type_rich = lambda ctx: None
 
 
 def _misused(exc: TyperException) -> UsageError:

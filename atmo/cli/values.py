@@ -9,17 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from typer import Context
-
 _NUMBERS = {int: re.compile(r"-?[0-9]{1,15}"), float: re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")}
 
 
-def read_plainly(command: Any) -> None:
-    """Let the options and arguments of a command, and of those below it, be read here first."""
-    for parameter in command.get_params(Context(command)):  # `--help` is among these
-        parameter.get_runtime_param = partial(_Reader, parameter.type_descriptor, parameter.get_runtime_param)
-    for child in getattr(command, "commands", {}).values():
-        read_plainly(child)
+def read_plainly(parameter: Any) -> None:
+    """Let an option's or argument's value be read here first."""
+    parameter.get_runtime_param = partial(_Reader, parameter.type_descriptor, parameter.get_runtime_param)
 
 
 class _Reader:

@@ -32,9 +32,9 @@ def inside(*arguments: str, given: str | bytes = "", **environ: str) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def leaves() -> dict[str, Any]:
+def leaves(command: Any = None) -> dict[str, Any]:
     """Every command that does something, by its words: groups that show their state included."""
-    return dict(_leaves(get_command(app), ()))
+    return dict(_leaves(command or get_command(app), ()))
 
 
 def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,7 @@ from atmo.ids import MeshId, Multiaddr
 from atmo.node.home import open_home
 from atmo.transport.neighbours import Neighbours, NodeCard
 from tests.cli.inside import inside
+from tests.inference.gguf_maker import write_parrot
 
 # In each shell: source the completion, type `line`, print what is offered.
 BASH = """
@@ -80,7 +81,7 @@ def test_commands_and_names_are_completed(shell: Path, name: str) -> None:
         home.close()
 
 
-def test_what_is_known_here_is_offered(environ: dict[str, str]) -> None:
+def test_what_is_known_here_is_offered(environ: dict[str, str], tmp_path: Path) -> None:
     """As the shells ask for it, without a shell."""
     neighbours = Neighbours(Path(environ["ATMO_RUNTIME"]))
     peer = open_home(load({"node.name": "attic"}), SystemClock())
@@ -105,6 +106,9 @@ def test_what_is_known_here_is_offered(environ: dict[str, str]) -> None:
     assert asked("atmo ask --type c") == ["chat", "classification"]
     assert asked("atmo ask --where min_") == ["min_context=", "min_tps="]
     assert asked("atmo config set transport.p") == ["transport.port"]
+    write_parrot(tmp_path / "parrot.gguf")
+    assert inside("models", "import", str(tmp_path / "parrot.gguf")).code == 0
+    assert asked("atmo models pin p") == ["parrot"]
     inside("keys", "create", "--name", "app")
     assert asked("atmo keys revoke ") == ["app"]
     assert asked("atmo config set ", ATMO_TRANSPORT_PRT="1"), "a wrong setting is no matter for Tab, either"

@@ -4,6 +4,7 @@ the types of atmo/cli/shapes, which know no other field."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,18 @@ def test_every_command_has_json_and_a_described_shape() -> None:
     assert set(commands) - described == set(), "there, but not described in atmo/cli/shapes"
 
 
-def test_every_option_says_what_it_takes() -> None:
+def test_every_option_and_argument_says_what_it_takes() -> None:
     for name, command in leaves().items():
         for parameter in command.params:
             flag = parameter.param_type_name == "option" and parameter.is_flag
-            assert flag or (parameter.metavar or "").strip("[].").upper() == (parameter.metavar or "").strip("[]."), (
-                f"atmo {name}: {parameter.opts} has no metavar in capitals"
-            )
+            assert flag or re.fullmatch(r"[][A-Z.= ]+", parameter.metavar or ""), f"atmo {name}: {parameter.opts}"
+
+
+def test_every_command_fits_into_the_list_of_commands() -> None:
+    """In the terminal that everybody has: no description breaks off."""
+    groups = {name.rpartition(" ")[0] for name in leaves()} | {"eval", "receipt"}
+    cut = [line for group in sorted(groups) for line in inside(*group.split(), "--help", COLUMNS="80").out.splitlines()]
+    assert [line for line in cut if line.endswith("...") and "Usage" not in line] == []
 
 
 @pytest.fixture

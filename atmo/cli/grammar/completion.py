@@ -36,8 +36,26 @@ def names_of_this_home(incomplete: str) -> list[str]:
 
 
 def models_here(incomplete: str) -> list[str]:
-    """What could be served: those that come along, and files by name, which are not opened."""
-    return _offered(incomplete, lambda config: (*EMBEDDED, *(p.name for p in (config.home / "models").glob("*.gguf"))))
+    """What could be served: those that come along, files by name, which are not opened, and those of the store."""
+
+    def found(config: Config) -> Iterable[str]:
+        import json
+
+        yield from EMBEDDED
+        yield from (file.name for file in config.model_files.glob("*.gguf"))
+        yield from (json.loads(file.read_text())["name"] for file in config.model_store.glob("*/model.json"))
+
+    return _offered(incomplete, found)
+
+
+def receipts(incomplete: str) -> list[str]:
+    from atmo.receipts import kept
+
+    return _offered(incomplete, lambda config: (file.stem for file in kept(config.home)))
+
+
+def sources(incomplete: str) -> list[str]:
+    return _starting(incomplete, ("file", "hub", "peers", "url"))
 
 
 def served_models(incomplete: str) -> list[str]:
@@ -97,7 +115,7 @@ def _offered(incomplete: str, names: Callable[[Config], Iterable[str]]) -> list[
 
     try:
         return _starting(incomplete, names(load()))
-    except (AtmoError, OSError):
+    except (AtmoError, OSError, ValueError, KeyError):
         return []
 
 

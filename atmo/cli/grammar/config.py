@@ -41,7 +41,7 @@ def show(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every setting that is not as it comes, with its source: file or environment. With --all, all of them."""
+    """Every setting that is not as it comes. With its source: file or environment; with --all, all of them."""
     from atmo.cli import config_commands
 
     config_commands.show(home, config, every=every, as_json=as_json)
@@ -73,7 +73,7 @@ def set_(
 
 @app.command("unset")
 def unset(setting: Setting, home: Home = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Take a setting out of the configuration file, so that its default holds again."""
+    """Take a setting out of the configuration file. Its default holds again."""
     from atmo.cli import config_commands
 
     config_commands.put(setting, None, home, config, as_json=as_json)
@@ -97,7 +97,7 @@ def edit(home: Home = None, config: ConfigFile = None, as_json: AsJson = False) 
 
 @app.command("check")
 def check(home: Home = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Say whether the configuration can be used, and what is wrong if not."""
+    """Say whether the configuration can be used. What is wrong, if not."""
     from atmo.cli import config_commands
 
     config_commands.check(home, config, as_json=as_json)

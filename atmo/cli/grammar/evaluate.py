@@ -30,7 +30,7 @@ def routing(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Say how often a text finds the capability that serves it, and show each miss."""
+    """Say how often a text finds what serves it. Each miss is shown."""
     from atmo.cli import eval_command
 
     eval_command.routing(capabilities, intents, as_json=as_json)

@@ -36,7 +36,7 @@ def watch(
         bool, typer.Option("--json", help="Print events as they happen, one JSON object a line.")
     ] = False,
 ) -> None:
-    """Watch the mesh live: nodes, requests and where they go, events, links. `?` shows the keys, `q` quits."""
+    """Watch the mesh live: nodes, requests, events, links. `?` shows the keys, `q` quits."""
     from atmo.cli.watch import app as watcher
 
     watcher.watch(node, interval_s=interval, for_s=seconds, once=once, as_json=as_json)

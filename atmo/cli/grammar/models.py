@@ -6,12 +6,18 @@ from typing import Annotated
 
 import typer
 
+from atmo.cli.grammar import completion
 from atmo.cli.grammar.options import AsJson, Home, NodeName, before_command
 
 app = typer.Typer(help="Models on this machine and in the mesh. Without a command: tables of them.")
 
-_Which = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, its root or the beginning of it.")]
-_Name = Annotated[str, typer.Option("--name", help="What to call it here; its own name when left out.")]
+_Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model's name, its root or the beginning of it.", autocompletion=completion.models_here
+    ),
+]
+_Name = Annotated[str, typer.Option("--name", help="What to call it here; its own name when left out.", metavar="NAME")]
 _Pin = Annotated[bool, typer.Option("--pin", help="Never remove it to make room.")]
 
 
@@ -24,7 +30,7 @@ def models(context: typer.Context, node: NodeName = "", home: Home = None, as_js
 
 @app.command("list")
 def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
-    """Models on this machine, and what the mesh serves if a node is running."""
+    """What is on this machine, and what the mesh serves. The latter if a node is running here."""
     from atmo.cli import models_commands
 
     models_commands.show(node, home, as_json=as_json)
@@ -32,7 +38,7 @@ def models_list(node: NodeName = "", home: Home = None, as_json: AsJson = False)
 
 @app.command("import")
 def models_import(
-    path: Annotated[str, typer.Argument(help="A file, or a folder with all files of one model.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file, or a folder with all files of one model.")],
     name: _Name = "",
     copy: Annotated[bool, typer.Option("--copy", help="Copy it even where the disk could share it.")] = False,
     pin: _Pin = False,
@@ -56,7 +62,13 @@ def models_pull(
     ],
     name: _Name = "",
     source: Annotated[
-        str, typer.Option("--from", help="Only from there: peers, hub, url or file.", metavar="SOURCE")
+        str,
+        typer.Option(
+            "--from",
+            help="Only from there: peers, hub, url or file.",
+            metavar="SOURCE",
+            autocompletion=completion.sources,
+        ),
     ] = "",
     pin: _Pin = False,
     share: Annotated[bool, typer.Option("--share/--no-share", help="Let peers fetch it, too.")] = True,
@@ -64,7 +76,7 @@ def models_pull(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a model: from peers first, then from the hub, a server or a file. Ctrl-C keeps what is there."""
+    """Fetch a model from peers, the hub, a server or a file. Peers are asked first; Ctrl-C keeps what is there."""
     from atmo.cli import pull_command
 
     pull_command.pull(model, name, source, node, home, pin=pin, share=share, as_json=as_json)
@@ -72,7 +84,7 @@ def models_pull(
 
 @app.command("inspect")
 def models_inspect(model: _Which, home: Home = None, as_json: AsJson = False) -> None:
-    """What a model is: its files, what it says of itself, where it came from."""
+    """Say what a model is. Its files, what it says of itself, where it came from."""
     from atmo.cli import models_commands
 
     models_commands.inspect(model, home, as_json=as_json)
@@ -80,7 +92,12 @@ def models_inspect(model: _Which, home: Home = None, as_json: AsJson = False) ->
 
 @app.command("rm")
 def models_rm(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names, roots or their beginnings.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Names, roots or their beginnings.", autocompletion=completion.models_here
+        ),
+    ],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,13 +110,16 @@ def models_rm(
 @app.command("gc")
 def models_gc(
     quota_gb: Annotated[
-        float | None, typer.Option("--quota-gb", min=0, help="What the store may take [quota_gb of the configuration].")
+        float | None,
+        typer.Option(
+            "--quota-gb", min=0, help="What the store may take [quota_gb of the configuration].", metavar="GB"
+        ),
     ] = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what was not used for the longest time until the quota is met; never what is pinned or in use."""
+    """Remove models until the quota is met. Those not used for longest go first, never what is pinned or in use."""
     from atmo.cli import models_commands
 
     models_commands.collect(quota_gb, home, dry=dry, as_json=as_json)
@@ -107,7 +127,10 @@ def models_gc(
 
 @app.command("verify")
 def models_verify(
-    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="All of them when left out.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL...", help="All of them when left out.", autocompletion=completion.models_here),
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -123,7 +146,9 @@ def models_share(
     off: Annotated[bool, typer.Option("--off", help="Give it away no more.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Only to nodes with this label, such as residency=eu. Repeatable."),
+        typer.Option(
+            "--only", help="Only to nodes with this label, such as residency=eu. Repeatable.", metavar="KEY=VALUE"
+        ),
     ] = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -149,7 +174,7 @@ def models_pin(
 
 @app.command("where")
 def models_where(model: _Which, node: NodeName = "", home: Home = None, as_json: AsJson = False) -> None:
-    """Say where a model is: on this machine, and which nodes give it away if one is running here."""
+    """Say where a model is. On this machine, and which nodes give it away if one is running here."""
     from atmo.cli import models_commands
 
     models_commands.where(model, node, home, as_json=as_json)

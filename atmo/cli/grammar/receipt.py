@@ -6,11 +6,17 @@ from typing import Annotated
 
 import typer
 
+from atmo.cli.grammar import completion
 from atmo.cli.grammar.options import AsJson, Home
 
 app = typer.Typer(help="What a node stated, signed, of requests whose data had to stay.", no_args_is_help=True)
 
-_Which = Annotated[str, typer.Argument(metavar="RECEIPT", help="A receipt's id, its beginning, or a file.")]
+_Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECEIPT", help="A receipt's id, its beginning, or a file.", autocompletion=completion.receipts
+    ),
+]
 
 
 @app.command("list")
@@ -39,7 +45,8 @@ def receipt_verify(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a member of the mesh that it names signed it, as it stands, and that what it says holds together."""
+    """Check that a receipt was signed by whom it names. By a member of the mesh, as it stands; and that it holds
+    together."""
     from atmo.cli import receipt_commands
 
     receipt_commands.check(which, signer, mesh, home, as_json=as_json)
