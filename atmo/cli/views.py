@@ -132,8 +132,9 @@ def receipt(says: Json) -> RenderableType:
         ("mesh", says["mesh"]),
         ("rule", f"data_residency {homes}" if homes else "local_only" if rule["local_only"] else "none"),
         ("answered by", f"{says['answered_by']['name']} {says['answered_by']['peer']}"),
-        ("model", f"{says['model']['name']} {says['model']['root']}"),
-        ("request sent to", out or "no other node"),
+        ("model", says["model"]["name"]),
+        ("its root", says["model"]["root"]),
+        ("text sent to", out or "no other node"),
     ]
     if moved:
         sources = ", ".join(f"{each['name']} {size(each['bytes'])}" for each in moved["sources"])
