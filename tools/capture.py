@@ -33,7 +33,7 @@ def main(output: str, *words: str) -> int:
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=columns, file=nowhere, force_terminal=True)
         console.print(Text.from_ansi(shown))
-        svg = console.export_svg(title=" ".join(command[-2:]))
+        svg = console.export_svg(title=" ".join([Path(command[0]).name, *command[1:]]))
     Path(output).write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))  # no font from a CDN
     return code
 
