@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-
 # How much a hit counts, by folder or page. How things are done comes before how they were decided.
 BOOSTS = {"how-to": 4.0, "tutorials": 2.0, "decisions": 0.1, "configuration.md": 2.0}
 
