@@ -89,10 +89,12 @@ def test_a_reader_finds_a_page_by_a_word(address: str) -> None:
             except playwright.TimeoutError:
                 continue
         # A variable is found as it is typed, and what to do before why it is so.
-        page.get_by_placeholder("Search").fill("ATMO_N_CTX")
+        page.get_by_placeholder("Search").fill("")
+        page.get_by_placeholder("Search").press_sequentially("ATMO_N_CTX")
         page.locator('.md-search-result__link[href*="how-to/containers"]').first.wait_for(timeout=90_000)
         assert page.locator('.md-search-result__link[href*="decisions/"]').count() == 0
-        page.get_by_placeholder("Search").fill("launchd")
+        page.get_by_placeholder("Search").fill("")
+        page.get_by_placeholder("Search").press_sequentially("launchd")
         page.locator('.md-search-result__link[href*="how-to/services"]').first.click()
         page.wait_for_url("**/how-to/services.html*", timeout=90_000)
         browser.close()
