@@ -155,7 +155,7 @@ def test_bad_requests_are_refused_in_one_line(cluster: Cluster) -> None:
         ask(client, "word " * 20_000)
     with pytest.raises(UsageError, match="Did you mean 'min_tps'"):
         ask(client, "Hi", constraints={"min_tsp": 3})
-    with pytest.raises(NoRoute, match="model gpt-9 excludes"):
+    with pytest.raises(NoRoute, match="excluded by model gpt-9"):
         ask(client, "Hi", model="gpt-9")
 
 
