@@ -208,7 +208,8 @@ def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(environ: dict[str, str], h
     assert "50%" in inside("models", "list").out
     hub.hang = False
     again = told(atmo, "pull", "hf://org/large")
-    assert again["fetched_bytes"] == len(LARGE) - kept
+    # A chunk that was on the disk and not yet written down when Ctrl-C came may come again.
+    assert again["fetched_bytes"] - (len(LARGE) - kept) in (0, CHUNK_BYTES)
     assert store.verify(bytes.fromhex(again["model"]["root"])) == []
 
 

@@ -1,17 +1,22 @@
-"""A node whose backend is broken: its requests succeed at another node, and the broken one is soon left in peace."""
+"""A node whose engine or backend is broken: requests succeed elsewhere, and it is left in peace until it is well."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
-from atmo.config import Config, DiscoverySection, NodeSection, RuntimeSection, load
-from atmo.errors import AtmoError
-from atmo.gateway.handle import AskRequest
+from atmo.config import Config, DiscoverySection, NodeSection, RuntimeSection, ServeSection, load
+from atmo.errors import AtmoError, NoRoute
+from atmo.gateway.handle import AskRequest, RouteRequest
+from atmo.inference.restarts import RestartPolicy
+from atmo.inference.supervisor import SupervisorSettings
 from atmo.mesh.budget import Budget
 from atmo.node.node import Node
 from tests.inference.http_servers import FakeServer, Reply, Request, as_events, as_json, fake
@@ -62,30 +67,32 @@ def sound(request: Request) -> Reply:
 
 
 @asynccontextmanager
-async def two_nodes(environ: dict[str, str], bad: FakeServer, good: FakeServer) -> AsyncIterator[Node]:
-    """`near`, which is asked and has the broken backend, and `far`, which has the same models. Yields near."""
+async def two_nodes(environ: dict[str, str], near: dict[str, Any], far: dict[str, Any]) -> AsyncIterator[list[Node]]:
+    """`near` and `far`, linked, each with these sections of its configuration."""
     base = load(environ=environ)
-    near, far = (
+    nodes = [
         Node(
             Config(
                 home=base.home,
                 runtime=base.runtime,
                 node=NodeSection(name=name),
                 discovery=DiscoverySection(lan=False, runtimes=False, runtimes_every_s=0.2),
-                serve=(),
-                runtimes=(RuntimeSection(kind="openai", url=server.url),),
+                **{"serve": (), **sections},
             )
         )
-        for name, server in (("near", bad), ("far", good))
-    )
+        for name, sections in (("near", near), ("far", far))
+    ]
     try:
-        for node in (near, far):
+        for node in nodes:
             await node.start()
-        await until(lambda: len(near.mesh.table) == 2 * len(TROUBLE), "near knows all offers of both")
-        await until(lambda: near.mesh.transport.linked(), "they are linked")
-        yield near
+        await until(lambda: all(node.mesh.transport.linked() for node in nodes), "they are linked")
+        yield nodes
     finally:
-        await asyncio.gather(near.stop(), far.stop())
+        await asyncio.gather(*(node.stop() for node in nodes))
+
+
+def behind(server: FakeServer) -> dict[str, Any]:
+    return {"runtimes": (RuntimeSection(kind="openai", url=server.url),)}
 
 
 async def ask(node: Node, model: str, timeout_s: float = 20.0, **constraints: Any) -> tuple[str, str]:
@@ -101,7 +108,8 @@ def bothered(bad: FakeServer, model: str) -> int:
 
 @pytest.mark.asyncio
 async def test_requests_succeed_elsewhere_and_the_breaker_of_a_broken_backend_opens(environ: dict[str, str]) -> None:
-    async with fake(broken) as bad, fake(sound) as good, two_nodes(environ, bad, good) as near:
+    async with fake(broken) as bad, fake(sound) as good, two_nodes(environ, behind(bad), behind(good)) as (near, _):
+        await until(lambda: len(near.mesh.table) == 2 * len(TROUBLE), "near knows all offers of both")
         for model in TROUBLE:
             near.mesh.asking.retries = Budget()
             at_once = await asyncio.gather(*(ask(near, model) for _ in range(5)))
@@ -118,3 +126,28 @@ async def test_requests_succeed_elsewhere_and_the_breaker_of_a_broken_backend_op
             assert bothered(bad, model) == opened, f"{model}: it is left in peace"
         put_out = [event["detail"] for event in near.journal.since() if event["event"] == "ejected"]
         assert len(put_out) == len(TROUBLE)
+
+
+@pytest.mark.asyncio
+async def test_a_capability_whose_worker_dies_is_withdrawn_everywhere_and_comes_back(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = partial(SupervisorSettings, restarts=RestartPolicy(first_s=2.0))  # so that nobody misses that it is down
+    monkeypatch.setattr("atmo.node.services.SupervisorSettings", patient)
+    serving = {"serve": (ServeSection(model="atmo-tone"),)}
+    async with two_nodes(environ, {}, serving) as (near, far):
+        tone = "atmo:classification:atmo-tone"
+
+        def offered() -> bool:
+            row = near.mesh.table.find(far.mesh.peer, tone)
+            return row >= 0 and bool(near.mesh.table.rows.ready[row])
+
+        await until(offered, "near knows of it")
+        pid = far.services[tone].report()["worker_pid"]
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not offered(), "near knows that it is down")
+        with pytest.raises(NoRoute, match=r"loading or restarting excludes 1 \(far\)"):
+            near.route(RouteRequest(text="How does this sound?", model=tone))
+        await until(offered, "near knows that it is back")
+        assert far.services[tone].report()["worker_pid"] != pid
+        assert (await ask(near, tone))[1] == "far"
