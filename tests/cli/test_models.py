@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -160,6 +161,15 @@ def test_mistakes_are_one_clear_line(environ: dict[str, str], tmp_path: Path) ->
     refused(inside("models", "pull", "x", "--from", "mars"), "hub, url, file", code=2)
     refused(inside("models", "share", "atmo-nano"), "every node has it", code=2)
     assert inside("models", "where", "parot", "--json").json["error"]["code"] == "model_not_found"
+
+
+def test_without_a_network_it_is_said_that_the_hub_cannot_be_reached(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        refused(atmo("models", "pull", "hf://org/repo"), "hub cannot be reached", "Check the network", code=4)
 
 
 def test_a_model_is_pulled_from_the_hub_and_can_be_asked_for_by_name(environ: dict[str, str], hub: Hub) -> None:

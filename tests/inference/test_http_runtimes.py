@@ -24,6 +24,7 @@ from atmo.generation import Finish, Form, Piece, Prefix, Sampling, Task, ToolCal
 from atmo.inference.engines.http_model import Dialect, FoundModel, open_dialect
 from atmo.inference.engines.http_upstream import Access
 from tests.inference.http_servers import (
+    LISTS,
     OLLAMA_SHOW,
     OLLAMA_TAGS,
     OPENAI_MODELS,
@@ -290,6 +291,23 @@ async def test_models_say_what_they_can() -> None:
             FoundModel("qwen2.5-7b-instruct", "chat", 32768),
             FoundModel("nomic-embed-text", "embedding"),
         ]
+        await dialect.close()
+
+
+SAID: dict[str, list[FoundModel]] = {
+    "llama.cpp": [FoundModel("models/qwen2.5-0.5b-instruct-q8_0.gguf", "chat", 32768, parameters=630167424)],
+    "LocalAI": [FoundModel("hermes-2-theta-llama-3-8b")],
+    "LM Studio": [FoundModel("qwen2-vl-7b-instruct"), FoundModel("text-embedding-nomic-embed-text-v1.5", "embedding")],
+    "Lemonade": [FoundModel("Gemma-3-4b-it-GGUF", "chat", 8192, vision=True), FoundModel("bge-m3-GGUF", "embedding")],
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("server_name", SAID)
+async def test_each_server_s_list_of_models_is_understood(server_name: str) -> None:
+    async with fake(lambda _: as_json({"object": "list", "data": LISTS[server_name]})) as server:
+        dialect = opened("openai", server)
+        assert await dialect.models() == SAID[server_name]
         await dialect.close()
 
 

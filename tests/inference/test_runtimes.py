@@ -24,7 +24,7 @@ from atmo.inference.engine import EngineEvent, ModelSpec
 from atmo.inference.engines import installed_llama_engines
 from atmo.inference.engines.http_upstream import Access
 from atmo.inference.remote import RemoteModel
-from atmo.inference.runtimes import Place, RuntimeWatch, Seen, look
+from atmo.inference.runtimes import USUAL_PORTS, Place, RuntimeWatch, Seen, look
 from atmo.mesh.rows import Kind
 from atmo.node.node import Node
 from tests.inference.gguf_maker import song, write_parrot
@@ -249,6 +249,26 @@ class Logged:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.asyncio
+async def test_what_listens_on_the_usual_ports_is_found_unless_that_is_not_wanted(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(USUAL_PORTS) == {11434, 1234, 8000, 8080, 13305}
+    async with fake(ollama) as one, fake(openai) as other:
+        usual = {one.port: USUAL_PORTS[11434], other.port: USUAL_PORTS[8000]}
+        monkeypatch.setattr("atmo.inference.runtimes.USUAL_PORTS", usual)
+        for wanted in (True, False):
+            node = Node(load(flags={"serve": []}, environ={**environ, "ATMO_DISCOVERY_RUNTIMES": str(wanted).lower()}))
+            await node.start()
+            try:
+                await node.settled()
+                found = {(seen["runtime"], seen["kind"]) for seen in node.status()["runtimes"]}
+            finally:
+                await node.stop()
+            places = {(f"127.0.0.1:{one.port}", "ollama"), (f"127.0.0.1:{other.port}", "openai")}
+            assert found == (places if wanted else set())
 
 
 async def _story(node: Node, local: FakeServer, paid: FakeServer) -> None:

@@ -24,6 +24,7 @@ from atmo.inference.engines.http_upstream import Access, Upstream
 OFFICIAL_HOST = "api.openai.com"
 OURS = "atmosphere"  # as a node's own API names the owner of its models: a mesh must not find itself
 _OTHER_KINDS = ("whisper", "tts", "rerank", "dall-e", "image", "moderation", "audio", "transcribe", "realtime", "sora")
+_OTHER_LABELS = {"transcription", "reranking", "image", "tts", "audio-generation", "classification", "3d"}  # Lemonade's
 _REASONS = {"length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
 
 
@@ -41,7 +42,7 @@ class OpenAI:
         if not isinstance(data, list):
             raise self._upstream.nonsense("a list of models that is none")
         entries = [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
-        return [_found(each) for each in entries if each.get("owned_by") != OURS and _does_text(each["id"])]
+        return [_found(each) for each in entries if each.get("owned_by") != OURS and _does_text(each)]
 
     async def chat(self, model: str, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         refuse("OpenAI-compatible", (bool(task.form.grammar), "a grammar"))
@@ -190,17 +191,25 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and 0 <= value < 1 << 31 else 0
 
 
-def _does_text(name: str) -> bool:
-    return not any(part in name.lower() for part in _OTHER_KINDS)
+def _does_text(entry: dict[str, Any]) -> bool:
+    return not any(part in entry["id"].lower() for part in _OTHER_KINDS) and not _OTHER_LABELS & _labels(entry)
+
+
+def _labels(entry: dict[str, Any]) -> set[str]:
+    labels = entry.get("labels")
+    return {each for each in labels if isinstance(each, str)} if isinstance(labels, list) else set()
 
 
 def _found(entry: dict[str, Any]) -> FoundModel:
-    """What servers say besides the name: vLLM `max_model_len`, llama.cpp `meta`."""
+    """What servers say besides the name: vLLM `max_model_len`, llama.cpp `meta`, Lemonade the rest."""
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
     assert isinstance(meta, dict)
-    context = _count(entry.get("max_model_len")) or _count(meta.get("n_ctx")) or _count(meta.get("n_ctx_train"))
-    kind = "embedding" if "embed" in entry["id"].lower() or entry.get("type") == "embeddings" else "chat"
-    return FoundModel(entry["id"][:200], kind, context, parameters=_parameters(meta.get("n_params")))
+    told = (entry.get("max_model_len"), entry.get("context_length"), meta.get("n_ctx"), meta.get("n_ctx_train"))
+    context = next((count for count in map(_count, told) if count), 0)
+    labels = _labels(entry)
+    embeds = "embed" in entry["id"].lower() or bool({"embedding", "embeddings"} & {*labels, str(entry.get("type"))})
+    kind = "embedding" if embeds else "chat"
+    return FoundModel(entry["id"][:200], kind, context, "vision" in labels, _parameters(meta.get("n_params")))
 
 
 def _parameters(value: object) -> int:
