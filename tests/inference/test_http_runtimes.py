@@ -225,14 +225,30 @@ async def test_calls_of_tools_come_as_deltas(kind: str) -> None:
     assert len([delta.id for delta in deltas if delta.id]) == 1
 
 
+BEGUN = Task(HELLO.turns, HELLO.sampling, prefix=Prefix("", (), "Hel"))
+
+
+def owned_by(owner: str) -> Callable[[Request], Reply]:
+    listed = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": owner}]}
+    return lambda request: as_json(listed) if request.path == "/v1/models" else HELLOS["openai"]
+
+
 @pytest.mark.asyncio
-async def test_an_answer_that_was_begun_goes_on(kind: str) -> None:
-    begun = Task(HELLO.turns, HELLO.sampling, prefix=Prefix("", (), "Hel"))
-    async with fake(lambda _: HELLOS[kind]) as server:
-        await heard(opened(kind, server), begun)
-    last = server.asked[0].body["messages"][-1]
-    assert last["role"] == "assistant"
-    assert "Hel" in json.dumps(last["content"])
+@pytest.mark.parametrize("owner", ["vllm", "sglang", "llamacpp", "ollama"])
+async def test_an_answer_that_was_begun_goes_on(owner: str) -> None:
+    async with fake(owned_by(owner) if owner != "ollama" else lambda _: HELLOS["ollama"]) as server:
+        await heard(opened("ollama" if owner == "ollama" else "openai", server), BEGUN)
+    assert server.asked[-1].body["messages"][-1] == {"role": "assistant", "content": "Hel"}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("owner", ["me", "organization_owner", "lemonade", "anthropic"])
+async def test_who_would_begin_an_answer_anew_is_not_asked_to_go_on(owner: str) -> None:
+    """Those take what was begun for a finished turn, or refuse it as a mistake of the caller."""
+    async with fake(owned_by(owner)) as server:
+        with pytest.raises(EngineUnavailable, match="cannot go on"):
+            await heard(opened("anthropic" if owner == "anthropic" else "openai", server), BEGUN)
+    assert [request for request in server.asked if request.body] == []
 
 
 @pytest.mark.asyncio

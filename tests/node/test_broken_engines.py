@@ -53,7 +53,7 @@ TROUBLE: dict[str, Callable[[Request], Reply]] = {
 
 
 def models(names: list[str]) -> Reply:
-    return as_json({"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+    return as_json({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "vllm"} for name in names]})
 
 
 def broken(request: Request) -> Reply:
