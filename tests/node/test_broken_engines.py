@@ -8,17 +8,19 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atmo.config import Config, DiscoverySection, NodeSection, RuntimeSection, ServeSection, load
+from atmo.config import Config, DiscoverySection, InferenceSection, NodeSection, RuntimeSection, ServeSection, load
 from atmo.errors import AtmoError, NoRoute
 from atmo.gateway.handle import AskRequest, RouteRequest
 from atmo.inference.restarts import RestartPolicy
 from atmo.inference.supervisor import SupervisorSettings
 from atmo.mesh.budget import Budget
 from atmo.node.node import Node
+from tests.inference.gguf_maker import song, write_parrot
 from tests.inference.http_servers import FakeServer, Reply, Request, as_events, as_json, fake
 from tests.node.swarm_support import until
 
@@ -151,3 +153,22 @@ async def test_a_capability_whose_worker_dies_is_withdrawn_everywhere_and_comes_
         await until(offered, "near knows that it is back")
         assert far.services[tone].report()["worker_pid"] != pid
         assert (await ask(near, tone))[1] == "far"
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_stops_ends_what_it_began_where_nobody_else_can(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    parrot = write_parrot(tmp_path / "parrot.gguf", blocks=2, inner=1024)  # so slow that it is stopped while it sings
+    serving = {"serve": (ServeSection(model=str(parrot)),), "inference": InferenceSection(drain_s=60.0)}
+    async with two_nodes(environ, {}, serving) as (near, far):
+        await until(lambda: len(near.mesh.table) == 1, "near knows of it")
+        asked = near.ask(AskRequest(text="sing", model="parrot", max_tokens=100, timeout_s=60.0))
+        text, stopping = "", asyncio.create_task(asyncio.sleep(0))
+        async for event in asked:
+            assert event["event"] != "retry"
+            if event["event"] == "text" and not text:
+                stopping = asyncio.create_task(far.stop())
+            text += event["text"] if event["event"] == "text" else ""
+        assert text == song(100)
+        await stopping
