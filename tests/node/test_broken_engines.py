@@ -19,6 +19,7 @@ from atmo.gateway.handle import AskRequest, RouteRequest
 from atmo.inference.restarts import RestartPolicy
 from atmo.inference.supervisor import SupervisorSettings
 from atmo.mesh.budget import Budget
+from atmo.mesh.calls import Observe
 from atmo.node.node import Node
 from tests.inference.gguf_maker import song, write_parrot
 from tests.inference.http_servers import FakeServer, Reply, Request, as_events, as_json, fake
@@ -104,6 +105,19 @@ async def ask(node: Node, model: str, timeout_s: float = 20.0, **constraints: An
     return "".join(event["text"] for event in events if event["event"] == "text"), events[-1]["node"]
 
 
+def finished_at(node: Node) -> list[Observe]:
+    """What it learns from answers, from now on."""
+    finished: list[Observe] = []
+    learn = node.mesh.asking._learn
+
+    def note(seen: Observe) -> None:
+        finished.extend([seen] if seen.what == "finished" else [])
+        learn(seen)
+
+    node.mesh.asking._learn = note
+    return finished
+
+
 def bothered(bad: FakeServer, model: str) -> int:
     return sum(request.body is not None and request.body["model"] == model for request in bad.asked)
 
@@ -112,6 +126,7 @@ def bothered(bad: FakeServer, model: str) -> int:
 async def test_requests_succeed_elsewhere_and_the_breaker_of_a_broken_backend_opens(environ: dict[str, str]) -> None:
     async with fake(broken) as bad, fake(sound) as good, two_nodes(environ, behind(bad), behind(good)) as (near, _):
         await until(lambda: len(near.mesh.table) == 2 * len(TROUBLE), "near knows all offers of both")
+        finished = finished_at(near)
         for model in TROUBLE:
             near.mesh.asking.retries = Budget()
             at_once = await asyncio.gather(*(ask(near, model) for _ in range(5)))
@@ -126,6 +141,8 @@ async def test_requests_succeed_elsewhere_and_the_breaker_of_a_broken_backend_op
             for _ in range(5):
                 assert await ask(near, model) == (SONG, "far"), model
             assert bothered(bad, model) == opened, f"{model}: it is left in peace"
+        assert len(finished) == 10 * len(TROUBLE)
+        assert all(seen.load is not None for seen in finished), "every answer brings its node's load"
         put_out = [event["detail"] for event in near.journal.since() if event["event"] == "ejected"]
         assert len(put_out) == len(TROUBLE)
 
