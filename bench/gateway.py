@@ -26,6 +26,7 @@ from bench.harness import Context, Outcome, Pair, Series
 from bench.upstream import ENDLESS, MODEL
 
 DIRECT, NODE, AGAIN, LITELLM = "direct", "node", "direct, again", "LiteLLM"
+NAMED, AUTO = "model named", "model auto"
 START_LIMIT_S = 30.0
 NOTE = "one connection, at the client's socket"
 
@@ -53,6 +54,7 @@ def run(context: Context) -> list[Outcome]:
             ports[LITELLM] = proxy.port
         outcomes = _one_by_one(context, sizes, ports)
         outcomes += _many_at_once(context, sizes, ports)
+        outcomes.append(_chosen(context, sizes, node))
         outcomes.append(_memory("node", node.pid))
         if proxy is not None:
             outcomes.append(_memory(LITELLM, proxy.pid))
@@ -117,6 +119,14 @@ def _one_by_one(context: Context, sizes: Sizes, ports: dict[str, int]) -> list[O
     return outcomes
 
 
+def _chosen(context: Context, sizes: Sizes, node: Server) -> Pair:
+    """By itself, for reading the texts takes the caches from whoever is asked next."""
+    taken = _in_turns(context, sizes.streams, sizes.warm_up, {NAMED: node.port, AUTO: node.port}, stream=False)
+    named, auto = (Series(f"whole answer, node, {way}", "ms", taken[way], NOTE) for way in (NAMED, AUTO))
+    context.say("models chosen")
+    return Pair("what it costs that the mesh chooses the model", auto, named)
+
+
 def _in_turns(
     context: Context, rounds: int, warm_up: int, ports: dict[str, int], *, stream: bool
 ) -> dict[str, list[float]]:
@@ -128,7 +138,8 @@ def _in_turns(
         links = {way: stack.enter_context(_dial(port)) for way, port in ports.items()}
         for number in range(warm_up + rounds):
             for way in context.chance.sample(list(ports), len(ports)):
-                ms = ask(links[way], request)
+                # No text comes twice, or the encoder would remember it.
+                ms = ask(links[way], _request("auto", number, stream=stream) if way == AUTO else request)
                 if number >= warm_up:
                     taken[way].append(ms)
     return taken
@@ -140,8 +151,8 @@ def _dial(port: int) -> socket.socket:
     return link
 
 
-def _request(model: str, *, stream: bool) -> bytes:
-    messages = [{"role": "user", "content": "Say a word, please, and then some more."}]
+def _request(model: str, number: int = 0, *, stream: bool) -> bytes:
+    messages = [{"role": "user", "content": f"Say word {number:06}, please, and then some more."}]
     body = json.dumps({"model": model, "messages": messages, "stream": stream}).encode()
     head = (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer none\r\n"

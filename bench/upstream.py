@@ -122,9 +122,9 @@ async def serve_node() -> None:
     node = Node(load({"serve": []}))
     await node.start()
     try:
-        for service in (AtOnce(), Endless()):
-            name = service.load().capability
-            descriptor = Descriptor(id=name, type="chat", description=f"Says a word: {name}.")
+        # Apart in meaning, so that whoever leaves the choice to the mesh gets an answer with an end.
+        for service, does in ((AtOnce(), "Says words, please, and then some more."), (Endless(), "Tax law in Latin.")):
+            descriptor = Descriptor(id=service.load().capability, type="chat", description=does)
             node.mesh.offer(node._meaning.capability(descriptor), service)
         assert node.gateway is not None
         gc.collect()

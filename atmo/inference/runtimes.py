@@ -26,9 +26,9 @@ from atmo.inference.engines.http_upstream import Access
 USUAL_PORTS: dict[int, tuple[str, ...]] = {
     11434: ("ollama",),  # Ollama
     1234: ("openai",),  # LM Studio
-    8000: ("openai",),  # vLLM, llama-cpp-python's server
+    8000: ("openai",),  # vLLM, llama-cpp-python's server, Lemonade before its version 10
     8080: ("openai",),  # LocalAI, llama.cpp's server
-    11534: ("ollama", "openai"),  # Lemonade
+    13305: ("openai",),  # Lemonade
 }
 LOOK_WITHIN_S = 2.0  # a list of models takes milliseconds
 _PATIENCE = 2  # looks in a row that fail before a server's models are given up

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import structlog
@@ -44,13 +44,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger("atmo.migration")
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 # How often progress is told.
 PROGRESS_S = 0.25
 # How long a model that is here may take to be loaded, and what another node offers to be heard of. Guesses.
 LOAD_PATIENCE_S, OFFER_PATIENCE_S = 600.0, 15.0
-# A node that is asked to bring a model is silent for no longer than this.
-SILENCE_S = 30.0
+# A node that is asked to bring a model is silent for no longer than this, and says so often that it is at it.
+SILENCE_S, SIGN_S = 30.0, 1.0
 # Models that others may have this node fetch at once.
 MAX_BROUGHT = 2
 
@@ -258,6 +259,7 @@ class Migration:
         self._node.mesh.want(peer, True)
         try:
             self._node.mesh.say(peer, Bring(ticket, bytes.fromhex(plan.candidate.root)))
+            loading = False
             while True:
                 told = await self._answer(answers, plan)
                 journey.sources = dict(told.sources)
@@ -266,7 +268,9 @@ class Migration:
                 if told.state == "ready":
                     return
                 if told.state == "loading":
-                    yield _loading(plan)
+                    if not loading:
+                        yield _loading(plan)
+                    loading = True
                 else:
                     yield self._remote_progress(plan, told)
         finally:
@@ -355,13 +359,8 @@ class Migration:
                 await self._make_way(size_bytes)
                 fetch = transfers.fetch(wanted.root, seed)
                 sources = fetch.received
-                waiting = asyncio.ensure_future(transfers.wait(fetch))
-                while not waiting.done():
-                    tell("running", fetch.bytes_done, fetch.bytes_total)
-                    await asyncio.wait([waiting], timeout=PROGRESS_S * 4)
-                await waiting
-            tell("loading", size_bytes, size_bytes)
-            capability = await self._load(wanted.root)
+                await _telling(transfers.wait(fetch), lambda: tell("running", fetch.bytes_done, fetch.bytes_total))
+            capability = await _telling(self._load(wanted.root), lambda: tell("loading", size_bytes, size_bytes))
             tell("ready", size_bytes, size_bytes, capability)
             if sources:
                 self.visitors.leave_when_idle(wanted.root, capability, peer)
@@ -387,6 +386,18 @@ class Migration:
             told = shortage(known[root].descriptor.model, needs, node.config.node.name, free)
             raise EngineUnavailable(f"There is no room for {told}", hint="Share a smaller quantisation of it.")
         return known[root]
+
+
+async def _telling(work: Coroutine[Any, Any, T], tell: Callable[[], None]) -> T:
+    """What comes of it. Meanwhile whoever waits hears again and again that it goes on."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            tell()
+            await asyncio.wait([task], timeout=SIGN_S)
+        return await task
+    finally:
+        task.cancel()
 
 
 def _loading(plan: Plan) -> Json:

@@ -203,6 +203,7 @@ def test_no_multicast(users: list[User]) -> None:
     assert "--seed" in told
     started = run("node", "start", "--name", "anna", "--serve", "atmo-tone", "--host", "0.0.0.0")
     assert started.returncode == 0, started.stderr
+    assert "positive" in run("ask", "I love it, it works perfectly").stdout, "it serves its own user"
     said = eventually(lambda: "anna: " in (told := run("doctor").stdout) and told, "the node says it")
     said = said[said.index("anna: ") :]
     assert "multicast" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -162,6 +163,15 @@ def test_mistakes_are_one_clear_line(environ: dict[str, str], tmp_path: Path) ->
     assert inside("models", "where", "parot", "--json").json["error"]["code"] == "model_not_found"
 
 
+def test_without_a_network_it_is_said_that_the_hub_cannot_be_reached(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        refused(atmo("models", "pull", "hf://org/repo"), "hub cannot be reached", "Check the network", code=4)
+
+
 def test_a_model_is_pulled_from_the_hub_and_can_be_asked_for_by_name(environ: dict[str, str], hub: Hub) -> None:
     parrot = write_parrot(Path(environ["ATMO_HOME"]).parent / "p.gguf").read_bytes()
     commit = hub.add("org/parrot", {"parrot-q4_k_m.gguf": parrot})
@@ -208,7 +218,8 @@ def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(environ: dict[str, str], h
     assert "50%" in inside("models", "list").out
     hub.hang = False
     again = told(atmo, "pull", "hf://org/large")
-    assert again["fetched_bytes"] == len(LARGE) - kept
+    # A chunk that was on the disk and not yet written down when Ctrl-C came may come again.
+    assert again["fetched_bytes"] - (len(LARGE) - kept) in (0, CHUNK_BYTES)
     assert store.verify(bytes.fromhex(again["model"]["root"])) == []
 
 

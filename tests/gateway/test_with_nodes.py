@@ -80,6 +80,25 @@ def test_openais_client_gets_real_answers(cluster: Cluster) -> None:
         ]
         assert len({answer.choices[0].message.content for answer in seeded}) == 1
 
+        colour: Any = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+        colour["additionalProperties"] = False
+        tool: Any = {"type": "function", "function": {"name": "paint", "parameters": colour}}
+        called = client.chat.completions.create(model="atmo-nano", messages=ASK, tools=[tool], tool_choice="required")
+        (call,) = called.choices[0].message.tool_calls or []
+        assert (called.choices[0].finish_reason, call.type) == ("tool_calls", "function")
+        assert json.loads(call.function.arguments)["colour"] in ("red", "blue")  # type: ignore[union-attr]
+        shaped: Any = {"type": "json_schema", "json_schema": {"name": "paint", "schema": colour}}
+        held = client.chat.completions.create(model="atmo-nano", messages=ASK, response_format=shaped)
+        assert json.loads(held.choices[0].message.content or "")["colour"] in ("red", "blue")
+        scored = client.chat.completions.create(
+            model="atmo-nano", messages=ASK, temperature=0, max_tokens=3, logprobs=True, top_logprobs=2, n=2
+        )
+        for choice in scored.choices:
+            tokens = (choice.logprobs and choice.logprobs.content) or []
+            assert "".join(each.token for each in tokens) == choice.message.content
+            assert [len(each.top_logprobs) for each in tokens] == [2, 2, 2]
+            assert all(each.logprob <= 0 for each in tokens)
+
         vectors = client.embeddings.create(model="atmo-encoder", input=["a cat", "a kitten", "a tax return"])
         cat, kitten, tax = (item.embedding for item in vectors.data)
         assert len(cat) == 384

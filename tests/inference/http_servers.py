@@ -133,6 +133,38 @@ OPENAI_MODELS = {
         {"id": "whisper-1", "object": "model", "owned_by": "openai"},
     ],
 }
+# What others that speak OpenAI's API answer to the same question, as they document it.
+LISTS: dict[str, list[dict[str, Any]]] = {
+    "llama.cpp": [
+        {
+            "id": "models/qwen2.5-0.5b-instruct-q8_0.gguf",
+            "object": "model",
+            "owned_by": "llamacpp",
+            "meta": {"vocab_type": 2, "n_vocab": 151936, "n_ctx_train": 32768, "n_embd": 896, "n_params": 630167424},
+        }
+    ],
+    "LocalAI": [{"id": "hermes-2-theta-llama-3-8b", "object": "model"}, {"id": "stablediffusion-image"}],
+    "LM Studio": [
+        {"id": "qwen2-vl-7b-instruct", "object": "model", "owned_by": "organization_owner"},
+        {"id": "text-embedding-nomic-embed-text-v1.5", "object": "model", "owned_by": "organization_owner"},
+    ],
+    "Lemonade": [
+        {
+            "id": "Gemma-3-4b-it-GGUF",
+            "object": "model",
+            "owned_by": "lemonade",
+            "checkpoint": "ggml-org/gemma-3-4b-it-GGUF:Q4_K_M",
+            "recipe": "llamacpp",
+            "size": 3.61,
+            "max_context_window": 131072,
+            "context_length": 8192,
+            "downloaded": True,
+            "labels": ["hot", "vision"],
+        },
+        {"id": "bge-m3-GGUF", "object": "model", "owned_by": "lemonade", "labels": ["embeddings"]},
+        {"id": "SD-Turbo", "object": "model", "owned_by": "lemonade", "recipe": "sd-cpp", "labels": ["image"]},
+    ],
+}
 OLLAMA_TAGS = {
     "models": [
         {

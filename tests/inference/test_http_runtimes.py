@@ -24,6 +24,7 @@ from atmo.generation import Finish, Form, Piece, Prefix, Sampling, Task, ToolCal
 from atmo.inference.engines.http_model import Dialect, FoundModel, open_dialect
 from atmo.inference.engines.http_upstream import Access
 from tests.inference.http_servers import (
+    LISTS,
     OLLAMA_SHOW,
     OLLAMA_TAGS,
     OPENAI_MODELS,
@@ -224,14 +225,30 @@ async def test_calls_of_tools_come_as_deltas(kind: str) -> None:
     assert len([delta.id for delta in deltas if delta.id]) == 1
 
 
+BEGUN = Task(HELLO.turns, HELLO.sampling, prefix=Prefix("", (), "Hel"))
+
+
+def owned_by(owner: str) -> Callable[[Request], Reply]:
+    listed = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": owner}]}
+    return lambda request: as_json(listed) if request.path == "/v1/models" else HELLOS["openai"]
+
+
 @pytest.mark.asyncio
-async def test_an_answer_that_was_begun_goes_on(kind: str) -> None:
-    begun = Task(HELLO.turns, HELLO.sampling, prefix=Prefix("", (), "Hel"))
-    async with fake(lambda _: HELLOS[kind]) as server:
-        await heard(opened(kind, server), begun)
-    last = server.asked[0].body["messages"][-1]
-    assert last["role"] == "assistant"
-    assert "Hel" in json.dumps(last["content"])
+@pytest.mark.parametrize("owner", ["vllm", "sglang", "llamacpp", "ollama"])
+async def test_an_answer_that_was_begun_goes_on(owner: str) -> None:
+    async with fake(owned_by(owner) if owner != "ollama" else lambda _: HELLOS["ollama"]) as server:
+        await heard(opened("ollama" if owner == "ollama" else "openai", server), BEGUN)
+    assert server.asked[-1].body["messages"][-1] == {"role": "assistant", "content": "Hel"}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("owner", ["me", "organization_owner", "lemonade", "anthropic"])
+async def test_who_would_begin_an_answer_anew_is_not_asked_to_go_on(owner: str) -> None:
+    """Those take what was begun for a finished turn, or refuse it as a mistake of the caller."""
+    async with fake(owned_by(owner)) as server:
+        with pytest.raises(EngineUnavailable, match="cannot go on"):
+            await heard(opened("anthropic" if owner == "anthropic" else "openai", server), BEGUN)
+    assert [request for request in server.asked if request.body] == []
 
 
 @pytest.mark.asyncio
@@ -290,6 +307,23 @@ async def test_models_say_what_they_can() -> None:
             FoundModel("qwen2.5-7b-instruct", "chat", 32768),
             FoundModel("nomic-embed-text", "embedding"),
         ]
+        await dialect.close()
+
+
+SAID: dict[str, list[FoundModel]] = {
+    "llama.cpp": [FoundModel("models/qwen2.5-0.5b-instruct-q8_0.gguf", "chat", 32768, parameters=630167424)],
+    "LocalAI": [FoundModel("hermes-2-theta-llama-3-8b")],
+    "LM Studio": [FoundModel("qwen2-vl-7b-instruct"), FoundModel("text-embedding-nomic-embed-text-v1.5", "embedding")],
+    "Lemonade": [FoundModel("Gemma-3-4b-it-GGUF", "chat", 8192, vision=True), FoundModel("bge-m3-GGUF", "embedding")],
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("server_name", SAID)
+async def test_each_server_s_list_of_models_is_understood(server_name: str) -> None:
+    async with fake(lambda _: as_json({"object": "list", "data": LISTS[server_name]})) as server:
+        dialect = opened("openai", server)
+        assert await dialect.models() == SAID[server_name]
         await dialect.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -24,9 +25,10 @@ from atmo.inference.engine import EngineEvent, ModelSpec
 from atmo.inference.engines import installed_llama_engines
 from atmo.inference.engines.http_upstream import Access
 from atmo.inference.remote import RemoteModel
-from atmo.inference.runtimes import Place, RuntimeWatch, Seen, look
+from atmo.inference.runtimes import USUAL_PORTS, Place, RuntimeWatch, Seen, look
 from atmo.mesh.rows import Kind
 from atmo.node.node import Node
+from tests.gateway.support import free_port
 from tests.inference.gguf_maker import song, write_parrot
 from tests.inference.http_servers import (
     OLLAMA_SHOW,
@@ -113,6 +115,46 @@ async def test_a_real_server_is_found_asked_and_left(tmp_path: Path) -> None:
         await _heard(remote, sung)
     assert (await look(Place(Access(url)), CLOCK)).gone
     await remote.close()
+
+
+NEEDS = ("sse-starlette", "starlette-context", "pydantic-settings", "python-dotenv")  # that server, and nobody here
+
+
+@pytest.mark.soak
+@pytest.mark.asyncio
+@pytest.mark.skipif("llama-cpp-python" not in installed_llama_engines(), reason="llama-cpp-python is not installed")
+async def test_the_server_of_llama_cpp_python_is_found_and_asked_and_never_begins_an_answer_anew(
+    tmp_path: Path,
+) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path / "site"), *NEEDS]
+    if (await (await asyncio.create_subprocess_exec(*pip)).wait()) != 0:
+        pytest.skip("what its server needs cannot be installed")
+    model, port = write_parrot(tmp_path / "parrot.gguf"), free_port()
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)),
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with asyncio.timeout(60.0):
+            while not (seen := await look(Place(Access(url)), CLOCK)).models:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.1)
+        (found,) = seen.models
+        assert (seen.kind, found.name, found.type) == ("openai", str(model), "chat")
+        remote = await _started(ModelSpec(name=found.name, kind="remote", path=url, engine="openai", slots=2))
+        sung = Task((Turn("user", "sing"),), Sampling(max_tokens=12))
+        pieces, finish = await _heard(remote, sung)
+        assert ("".join(piece.text for piece in pieces), finish.reason) == (song(12), "length")
+        with pytest.raises(EngineUnavailable, match="cannot go on"):
+            await _heard(remote, Task(sung.turns, Sampling(max_tokens=3), prefix=Prefix("", (), "abc")))
+        raw = Task((Turn("user", "xa"),), Sampling(max_tokens=3), Form(raw=True), Prefix("", (), "bc"))
+        assert "".join(piece.text for piece in (await _heard(remote, raw))[0]) == "def"
+        await remote.close()
+    finally:
+        server.kill()
+        await server.wait()
+    assert (await look(Place(Access(url)), CLOCK)).gone
 
 
 async def _started(spec: ModelSpec) -> RemoteModel:
@@ -249,6 +291,26 @@ class Logged:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.asyncio
+async def test_what_listens_on_the_usual_ports_is_found_unless_that_is_not_wanted(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(USUAL_PORTS) == {11434, 1234, 8000, 8080, 13305}
+    async with fake(ollama) as one, fake(openai) as other:
+        usual = {one.port: USUAL_PORTS[11434], other.port: USUAL_PORTS[8000]}
+        monkeypatch.setattr("atmo.inference.runtimes.USUAL_PORTS", usual)
+        for wanted in (True, False):
+            node = Node(load(flags={"serve": []}, environ={**environ, "ATMO_DISCOVERY_RUNTIMES": str(wanted).lower()}))
+            await node.start()
+            try:
+                await node.settled()
+                found = {(seen["runtime"], seen["kind"]) for seen in node.status()["runtimes"]}
+            finally:
+                await node.stop()
+            places = {(f"127.0.0.1:{one.port}", "ollama"), (f"127.0.0.1:{other.port}", "openai")}
+            assert found == (places if wanted else set())
 
 
 async def _story(node: Node, local: FakeServer, paid: FakeServer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from atmo.errors import ContextOverflow, Overloaded, PeerUnreachable, RequestTimeout
 from atmo.generation import Finish, Piece, Prefix, Task, Turn
 from atmo.ids import PeerId
@@ -17,6 +19,7 @@ from atmo.mesh.calls import (
     State,
     Transmit,
 )
+from atmo.mesh.capability import Load
 from atmo.mesh.messages import Ask, Cancel, Done, Failed, Grant, Part, Vectors
 from atmo.mesh.service import Vector
 
@@ -74,6 +77,17 @@ def test_an_answer_arrives_whole_and_in_order() -> None:
     assert seen(last) == ["finished"]
     assert any(isinstance(effect, Emit) and isinstance(effect.item, Finish) for effect in last)
     assert call.state is State.OVER
+
+
+def test_however_an_attempt_ends_its_node_says_how_busy_it_is() -> None:
+    load = Load(CHAT, in_flight=3, slots=4, queued=2, service_s=1.0, prompt_tps=0.0, decode_tps=0.0, ready=True)
+    ends: list[Done | Failed] = [msgspec.structs.replace(done(0), load=load)]
+    ends += [msgspec.structs.replace(failed(code), load=load) for code in ("overloaded", "context_overflow")]
+    for end in ends:
+        call = new_call()
+        call.assign(ANNA, CHAT, ROOT, 0.0)
+        told = [effect for effect in call.receive(ANNA, end, 1.0) if isinstance(effect, Observe)]
+        assert told[-1].load == load
 
 
 def test_a_node_that_cannot_be_reached_is_replaced_before_anyone_notices() -> None:

@@ -3,9 +3,7 @@ all tells test_failures.py, of a thousand nodes test_scale.py."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -227,14 +225,3 @@ def test_equal_seeds_give_equal_lives() -> None:
     traces = [Life(seed, nodes=8).run(0.3).trace for seed in (3, 3, 5)]
 
     assert traces[0] == traces[1] != traces[2]
-
-
-def test_every_test_that_the_table_of_faults_names_exists() -> None:
-    root = Path(__file__).parents[2]
-    table = (root / "docs" / "faults.md").read_text()
-    tests = "\n".join(file.read_text() for file in (root / "tests").rglob("test_*.py"))
-    rows = [line for line in table.splitlines() if line.startswith("| ") and "---" not in line]
-    named = re.findall(r"`([a-z0-9_]+)(?:\.\.\.)?`", "\n".join(line.rsplit("|", 2)[1] for line in rows[1:]))
-
-    assert len(named) > 30
-    assert [name for name in named if f"def test_{name}" not in tests and name != "gossip_scale"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,18 @@ from pathlib import Path
 import pytest
 
 from atmo.client import SyncClient
+from atmo.config import Config, DiscoverySection, NodeSection, load
 from atmo.errors import NoRoute
+from atmo.gateway.handle import AskRequest
+from atmo.ids import PeerId
+from atmo.mesh.messages import Bring, Brought
+from atmo.models.store import Store
+from atmo.node import migration
+from atmo.node.migration import Migration
+from atmo.node.node import Node
 from tests.cluster import atmo, eventually
 from tests.node.sites import NOTHING, Site, events_of, nano, of_kind, start_both, two_sites
+from tests.node.swarm_support import until
 
 CANARY = "Hello! Who are you? zanzibar-4711"
 
@@ -133,3 +143,59 @@ def test_the_data_may_be_at_another_node_and_then_that_one_fetches(
     assert (source["name"], source["bytes"]) == ("office", nano().stat().st_size), "as the ward told"
     assert says["transfer"]["to"]["name"] == "ward"
     assert hospital.store.has(model.root)
+
+
+@pytest.mark.asyncio
+async def test_while_a_model_is_loaded_elsewhere_its_node_says_so_again_and_again(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large ones take minutes, and a node that is silent is not waited for that long."""
+    assert 10 * migration.SIGN_S < migration.SILENCE_S
+    monkeypatch.setattr(migration, "SIGN_S", 0.01)
+    base = load(environ=environ)
+    store = Store(base.model_store)
+    store.mark(store.import_(nano(), "clinic-chat", copy=True).root, shared=True)
+    off = DiscoverySection(lan=False, runtimes=False)
+    homes: list[tuple[str, dict[str, str]]] = [("office", {}), ("ward", {"residency": "hospital"})]
+    office, ward = (
+        Node(
+            Config(
+                home=base.home,
+                runtime=base.runtime,
+                node=NodeSection(name=name, labels=labels),
+                discovery=off,
+                serve=(),
+            )
+        )
+        for name, labels in homes
+    )
+    load_it, hear_it = Migration._load, Migration._heard
+    loaded, signs = asyncio.Event(), list[str]()
+
+    async def slowly(self: Migration, root: bytes) -> str:
+        await loaded.wait()
+        return await load_it(self, root)
+
+    def hear(self: Migration, peer: PeerId, told: Bring | Brought) -> None:
+        signs.append(told.state if isinstance(told, Brought) else "")
+        hear_it(self, peer, told)
+
+    monkeypatch.setattr(Migration, "_load", slowly)
+    monkeypatch.setattr(Migration, "_heard", hear)
+    try:
+        for node in (office, ward):
+            await node.start()
+        await until(lambda: ward.mesh.peer in [peer for peer, _, _ in office.mesh.seeds()], "the model is known")
+        wish = AskRequest(text="Hello", constraints={"data_residency": ["hospital"]}, migrate="yes")
+        asked = asyncio.create_task(_events(office, wish))
+        await until(lambda: signs.count("loading") > 5 or asked.done(), "it says so")
+        loaded.set()
+        events = await asked
+    finally:
+        await asyncio.gather(office.stop(), ward.stop())
+    assert len(of_kind(events, "loading")) == 1, "people are told once"
+    assert of_kind(events, "done")[0]["node"] == "ward"
+
+
+async def _events(node: Node, wish: AskRequest) -> list[dict[str, object]]:
+    return [event async for event in node.ask(wish)]

@@ -60,6 +60,26 @@ async def test_a_node_without_the_model_gets_it_from_one_that_has_it(tmp_path: P
         await origin.knows(root, newcomer)
 
 
+async def test_who_waits_no_longer_ends_no_transfer_and_who_asks_again_joins_it(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "small.bin", 5 * MIB)
+
+    async with movers(tmp_path, "origin", "newcomer") as (origin, newcomer):
+        root = await origin.share(model)
+        await newcomer.knows(root, origin)
+        stuck(origin, after=3)
+        fetch = newcomer.fetch(root)
+        impatient = asyncio.create_task(newcomer.transfers.wait(fetch))
+        await until(lambda: fetch.received, "it has begun")
+        impatient.cancel()
+        await asyncio.wait([impatient])
+
+        assert newcomer.fetch(root) is fetch
+        origin.blocked.set()  # type: ignore[attr-defined]
+        await asyncio.wait_for(newcomer.transfers.wait(fetch), 60.0)
+
+        assert bytes_of(newcomer, root) == model.read_bytes()
+
+
 async def test_several_sources_share_the_work_and_a_newcomer_is_one_at_once(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m.bin", 24 * MIB)
 

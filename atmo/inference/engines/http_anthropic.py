@@ -9,7 +9,15 @@ import msgspec
 
 from atmo.errors import Overloaded, UsageError
 from atmo.generation import CallDelta, Finish, Piece, Task, Turn
-from atmo.inference.engines.http_model import FoundModel, base64_of, broken_off, image_type, parsed_tools, refuse
+from atmo.inference.engines.http_model import (
+    FoundModel,
+    base64_of,
+    broken_off,
+    cannot_go_on,
+    image_type,
+    parsed_tools,
+    refuse,
+)
 from atmo.inference.engines.http_upstream import Access, Upstream
 
 _VERSION = "2023-06-01"
@@ -45,6 +53,8 @@ class Anthropic:
             (bool(sampling.presence_penalty or sampling.frequency_penalty), "penalties"),
             (bool(sampling.min_p), "min_p"),
         )
+        if task.prefix.text:  # "This model does not support assistant message prefill", say those since Claude 4.6
+            raise cannot_go_on(self._upstream.access.host)
         reading = _Reading(self._upstream)
         async with self._upstream.events(f"{self._root}/messages", _payload(model, task)) as events:
             async for event in events:
@@ -62,8 +72,7 @@ class Anthropic:
 def _payload(model: str, task: Task) -> dict[str, Any]:
     sampling, form = task.sampling, task.form
     system = "\n\n".join(turn.content for turn in task.turns if turn.role == "system")
-    begun = [Turn("assistant", task.prefix.text.rstrip())] if task.prefix.text.strip() else []
-    turns = [turn for turn in (*task.turns, *begun) if turn.role != "system"]
+    turns = [turn for turn in task.turns if turn.role != "system"]
     asked: dict[str, Any] = {"model": model, "stream": True, "messages": [_message(turn) for turn in turns]}
     asked |= {"max_tokens": sampling.max_tokens or _MAX_TOKENS, "temperature": min(1.0, sampling.temperature)}
     optional = {"system": system, "stop_sequences": list(sampling.stop), "top_k": sampling.top_k}

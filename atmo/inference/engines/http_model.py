@@ -100,3 +100,8 @@ def base64_of(image: bytes) -> str:
 
 def broken_off(host: str) -> EngineUnavailable:
     return EngineUnavailable(f"{host} broke off in the middle of an answer.", hint="Ask again.")
+
+
+def cannot_go_on(host: str) -> EngineUnavailable:
+    """Better no rest of an answer than one that begins at its beginning."""
+    return EngineUnavailable(f"{host} cannot go on with an answer that was begun.", hint="Ask again.")

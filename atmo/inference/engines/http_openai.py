@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from atmo.errors import EngineUnavailable
 from atmo.generation import CallDelta, Finish, Piece, Task, TokenScore, Turn
 from atmo.inference.engines.http_model import (
     FoundModel,
     base64_of,
     broken_off,
+    cannot_go_on,
     image_type,
     parsed_schema,
     parsed_tools,
@@ -23,7 +23,9 @@ from atmo.inference.engines.http_upstream import Access, Upstream
 
 OFFICIAL_HOST = "api.openai.com"
 OURS = "atmosphere"  # as a node's own API names the owner of its models: a mesh must not find itself
+_GO_ON = ("vllm", "sglang", "llamacpp")  # as they name themselves the owner of their models
 _OTHER_KINDS = ("whisper", "tts", "rerank", "dall-e", "image", "moderation", "audio", "transcribe", "realtime", "sora")
+_OTHER_LABELS = {"transcription", "reranking", "image", "tts", "audio-generation", "classification", "3d"}  # Lemonade's
 _REASONS = {"length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
 
 
@@ -34,6 +36,7 @@ class OpenAI:
         self._upstream = Upstream(access)
         self._root = "" if access.url.rstrip("/").endswith("/v1") else "/v1"
         self._official = OFFICIAL_HOST in access.host
+        self._owners: dict[str, object] = {}
 
     async def models(self) -> list[FoundModel]:
         answer = await self._upstream.get(f"{self._root}/models")
@@ -41,14 +44,15 @@ class OpenAI:
         if not isinstance(data, list):
             raise self._upstream.nonsense("a list of models that is none")
         entries = [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
-        return [_found(each) for each in entries if each.get("owned_by") != OURS and _does_text(each["id"])]
+        self._owners = {each["id"]: each.get("owned_by") for each in entries}
+        return [_found(each) for each in entries if each.get("owned_by") != OURS and _does_text(each)]
 
     async def chat(self, model: str, task: Task) -> AsyncGenerator[Piece | Finish, None]:
         refuse("OpenAI-compatible", (bool(task.form.grammar), "a grammar"))
         if self._official:
             refuse("OpenAI's", (bool(task.sampling.top_k), "top_k"), (bool(task.sampling.min_p), "min_p"))
-            if task.prefix.text:
-                raise EngineUnavailable(f"{self._upstream.access.host} cannot go on with an answer that was begun.")
+        if task.prefix.text and not task.form.raw and not await self._goes_on(model):
+            raise cannot_go_on(self._upstream.access.host)
         path = "/completions" if task.form.raw else "/chat/completions"
         reading = _Reading(self._upstream)
         async with self._upstream.events(f"{self._root}{path}", self._payload(model, task)) as events:
@@ -56,6 +60,12 @@ class OpenAI:
                 for piece in reading.pieces(event):
                     yield piece
         yield reading.finish()
+
+    async def _goes_on(self, model: str) -> bool:
+        """Whether an answer of the chat can be begun for it: others take that for a finished turn, and begin anew."""
+        if not self._owners and not self._official:
+            await self.models()
+        return self._owners.get(model) in _GO_ON
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
         asked = {"model": model, "input": list(texts), "encoding_format": "float"}
@@ -190,17 +200,25 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and 0 <= value < 1 << 31 else 0
 
 
-def _does_text(name: str) -> bool:
-    return not any(part in name.lower() for part in _OTHER_KINDS)
+def _does_text(entry: dict[str, Any]) -> bool:
+    return not any(part in entry["id"].lower() for part in _OTHER_KINDS) and not _OTHER_LABELS & _labels(entry)
+
+
+def _labels(entry: dict[str, Any]) -> set[str]:
+    labels = entry.get("labels")
+    return {each for each in labels if isinstance(each, str)} if isinstance(labels, list) else set()
 
 
 def _found(entry: dict[str, Any]) -> FoundModel:
-    """What servers say besides the name: vLLM `max_model_len`, llama.cpp `meta`."""
+    """What servers say besides the name: vLLM `max_model_len`, llama.cpp `meta`, Lemonade the rest."""
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
     assert isinstance(meta, dict)
-    context = _count(entry.get("max_model_len")) or _count(meta.get("n_ctx")) or _count(meta.get("n_ctx_train"))
-    kind = "embedding" if "embed" in entry["id"].lower() or entry.get("type") == "embeddings" else "chat"
-    return FoundModel(entry["id"][:200], kind, context, parameters=_parameters(meta.get("n_params")))
+    told = (entry.get("max_model_len"), entry.get("context_length"), meta.get("n_ctx"), meta.get("n_ctx_train"))
+    context = next((count for count in map(_count, told) if count), 0)
+    labels = _labels(entry)
+    embeds = "embed" in entry["id"].lower() or bool({"embedding", "embeddings"} & {*labels, str(entry.get("type"))})
+    kind = "embedding" if embeds else "chat"
+    return FoundModel(entry["id"][:200], kind, context, "vision" in labels, _parameters(meta.get("n_params")))
 
 
 def _parameters(value: object) -> int:
