@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from atmo.client import SyncClient
-from atmo.errors import NoRoute
+from atmo.errors import EngineUnavailable, NoRoute
 from tests.cluster import atmo, eventually
+from tests.inference.gguf_maker import png, write_eye, write_parrot
 from tests.node.sites import NOTHING, Site, events_of, nano, of_kind, start_both, two_sites
 
 CANARY = "Hello! Who are you? zanzibar-4711"
@@ -133,3 +135,37 @@ def test_the_data_may_be_at_another_node_and_then_that_one_fetches(
     assert (source["name"], source["bytes"]) == ("office", nano().stat().st_size), "as the ward told"
     assert says["transfer"]["to"]["name"] == "ward"
     assert hospital.store.has(model.root)
+
+
+def test_a_model_that_does_not_load_gives_way_to_the_next_and_one_that_sees_comes_with_its_eye(
+    sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    office, hospital = sites
+    for name, blocks in (("broken", 9), ("parrot", 1)):  # the larger one is taken for the stronger, and comes first
+        folder = tmp_path / name
+        folder.mkdir()
+        model = write_parrot(folder / f"{name}.gguf", sees=True, blocks=blocks)
+        write_eye(folder / "mmproj-f32.gguf")
+        if name == "broken":
+            model.write_bytes(model.read_bytes().replace(b"tokenizer.ggml.model", b"tokenizer.ggml.mudel"))
+    roots = {name: office.has_model(name, tmp_path / name) for name in ("broken", "parrot")}
+    office.has_model("blind", nano())
+    _, ward = start_both(sites, monkeypatch, ward=NOTHING + "[models]\nkeep_migrated = false\n")
+    eventually(lambda: len(ward.models()["seeds"]) == 3, "all three could come")
+
+    picture = "data:image/png;base64," + base64.b64encode(png((255, 0, 0))).decode()
+    wishes: dict[str, object] = {"private": True, "migrate": "yes", "images": [picture], "max_tokens": 3}
+    events = events_of(ward, "Which colour?", **wishes)
+
+    first, second = of_kind(events, "plan")
+    assert (first["model"], second["model"], first.get("because")) == ("broken", "parrot", None)
+    assert "broken came and does not load" in second["because"]
+    assert "".join(event["text"] for event in of_kind(events, "text")) == "rrr", "what it saw decides"
+    assert of_kind(events, "receipt")[0]["receipt"]["transfer"]["root"] == roots["parrot"]
+    left = "what came for one request went after it, also what did not load"
+    eventually(lambda: not any(hospital.store.has(bytes.fromhex(root)) for root in roots.values()), left)
+
+    office.store.remove(bytes.fromhex(roots["parrot"]))
+    eventually(lambda: len(ward.models()["seeds"]) == 2, "only the broken one sees")
+    with pytest.raises(EngineUnavailable, match="broken came and does not load"):
+        events_of(ward, "Which colour?", **wishes)
