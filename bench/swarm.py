@@ -1,12 +1,13 @@
 """Models that travel: how near one source comes to the wire, what several add, what eight downloaders cost an origin.
 
 In each round, in turns: a plain TCP connection, ZeroMQ without and with CURVE, each carrying as many frames of 1 MiB as
-the model has chunks between two processes, one reading a file, the other writing one, neither hashing; and the mesh
-itself, one process each side, with everything it does: reading, encrypting (or not, on the plain lane), hashing,
-writing, syncing. Then several sources to one downloader, what people copy files with today, and eight downloaders that
-begin together where only the origin has the model, every node's upload limited to the same rate by its own token
-bucket. All of these lie in memory, where there is room, so that the disk is not what is measured; the mesh once more on
-the disk, and the disk alone.
+the model has chunks between two processes, one reading a file, the other writing one, neither hashing; the last two
+once more with a hash over each frame before it is written; and the mesh itself, one process each side, with everything
+it does: reading, encrypting (or not, on the plain lane), hashing, writing, syncing. What each takes of the processor at
+both ends is told with it: where that is more than there is, it decides the speed. Then several sources to one
+downloader, what people copy files with today, and eight downloaders that begin together where only the origin has the
+model, every node's upload limited to the same rate by its own token bucket. All of these lie in memory, where there is
+room, so that the disk is not what is measured; the mesh once more on the disk, and the disk alone.
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ from bench.harness import Context, Outcome, Pair, Series
 
 Json = dict[str, Any]
 MIB = 1 << 20
-WIRES = ("tcp", "plain", "curve")
+WIRES = {
+    "tcp": "wire: tcp",
+    "plain": "wire: plain",
+    "plain+hash": "wire: plain, hashed",
+    "curve": "wire: curve",
+    "curve+hash": "wire: curve, hashed",
+}
 PATIENCE_S = 1200.0
 _MEMORY = "atmo-bench-swarm-"
 
@@ -65,6 +72,8 @@ class _Found:
     hash: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     plain_cpu: list[float] = field(default_factory=list)
+    both_cpu: dict[str, list[float]] = field(default_factory=dict)
+    cores: dict[str, list[float]] = field(default_factory=dict)
     rss: list[float] = field(default_factory=list)
     egress: list[float] = field(default_factory=list)
     walls: list[float] = field(default_factory=list)
@@ -104,18 +113,26 @@ async def _run(context: Context, sizes: Sizes, memory: Path) -> list[Outcome]:
 async def _compare(found: _Found, model: Path, folder: Path) -> None:
     """The wires, and one source beside the wire that it is compared with."""
     found.hash.append(_hash_speed())
-    found.wires["tcp"].append(await _wire("tcp", model, folder))
-    found.wires["plain"].append(await _wire("plain", model, folder))
+    for kind in ("tcp", "plain", "plain+hash"):
+        await _wire(found, kind, model, folder)
     done = await _one_downloader(folder / "plain", model, 1, plain_lane=True)
+    _count_cpu(found, "mesh, plain lane", done)
     if done["plain_bytes"] < done["bytes"]:
         raise AtmoError(f"Only {done['plain_bytes']} of {done['bytes']} bytes took the plain lane.")
     found.plain.append(_speed(done))
     found.plain_cpu.append(done["cpu_s"] / done["bytes"] * 1e9)
-    found.wires["curve"].append(await _wire("curve", model, folder))
+    for kind in ("curve", "curve+hash"):
+        await _wire(found, kind, model, folder)
     done = await _one_downloader(folder / "from-1", model, 1)
+    _count_cpu(found, "mesh, one source", done)
     found.mesh.setdefault(1, []).append(_speed(done))
     found.cpu.append(done["cpu_s"] / done["bytes"] * 1e9)
     found.rss.append((done["peak_rss_bytes"] - done["rest_rss_bytes"]) / 1e6)
+
+
+def _count_cpu(found: _Found, what: str, done: Json) -> None:
+    found.both_cpu.setdefault(what, []).append(done["both_cpu_s"] / done["bytes"] * 1e9)
+    found.cores.setdefault(what, []).append(done["both_cpu_s"] / done["s"])
 
 
 async def _on_disk(found: _Found, model: Path, folder: Path) -> None:
@@ -139,13 +156,15 @@ def _outcomes(found: _Found, in_memory: bool) -> list[Outcome]:
     absent = [name for name, there in copiers.installed().items() if not there]
     one = Series("mesh, one source", "MiB/s", found.mesh[1], where)
     plain = Series("mesh, plain lane", "MiB/s", found.plain, where)
-    wires = {name: Series(f"wire: {name}", "MiB/s", found.wires[name], where) for name in WIRES}
+    wires = {kind: Series(name, "MiB/s", found.wires[kind], where) for kind, name in WIRES.items()}
     others = [Series(name, "MiB/s", found.copiers[name], "not encrypted") for name in found.copiers]
     on_disk = Series("mesh, one source, disk", "MiB/s", found.on_disk)
     disk = Series("disk, written and synced", "MiB/s", found.disk, "each 32 MiB, as the mesh does")
     return [
         Pair("one source against CURVE", one, wires["curve"]),
+        Pair("one source against CURVE and a hash", one, wires["curve+hash"]),
         Pair("plain lane against ZeroMQ", plain, wires["plain"]),
+        Pair("plain lane against ZeroMQ and a hash", plain, wires["plain+hash"]),
         Pair("plain lane against TCP", plain, wires["tcp"]),
         *(Pair(f"plain lane against {other.name}", plain, other) for other in others),
         Pair("one source against the disk", on_disk, disk),
@@ -153,6 +172,8 @@ def _outcomes(found: _Found, in_memory: bool) -> list[Outcome]:
         Series("share of CURVE lost", "share", _lost(found.mesh[1], found.wires["curve"])),
         Series("share of plain ZeroMQ lost", "share", _lost(found.plain, found.wires["plain"])),
         Series("SHA-256, one thread", "MiB/s", found.hash, f"not installed: {', '.join(absent)}" if absent else ""),
+        *(Series(f"CPU of both ends, {what}", "s/GB", each) for what, each in found.both_cpu.items()),
+        *(Series(f"cores busy, {what}", "cores", each) for what, each in found.cores.items()),
         Series("CPU of the downloader", "s/GB", found.cpu, "both threads, hashing and writing included"),
         Series("CPU of the downloader, plain", "s/GB", found.plain_cpu),
         Series("memory of the transfer", "MB", found.rss, "the downloader's peak over what it took at rest"),
@@ -219,20 +240,28 @@ def _disk_speed(path: Path, mib: int) -> float:
 # Bare wires
 
 
-async def _wire(kind: str, model: Path, folder: Path) -> float:
-    """MiB/s between two processes that do nothing else."""
+async def _wire(found: _Found, kind: str, model: Path, folder: Path) -> None:
+    """Between two processes that do nothing else."""
     sink = folder / "sink.bin"
     receiver = await _start("bench.wires", "receive", kind, str(sink))
     try:
         ready = await _line(receiver)
         sender = await _start("bench.wires", "send", kind, str(model), str(ready["port"]), ready["key"])
         try:
-            return float((await _line(receiver))["mib_per_s"])
+            took, gave = await _line(receiver), await _line(sender)
         finally:
             await _end(sender)
     finally:
         await _end(receiver)
         sink.unlink(missing_ok=True)
+    _count_wire(found, kind, model, float(took["mib_per_s"]), float(took["cpu_s"]) + float(gave["cpu_s"]))
+
+
+def _count_wire(found: _Found, kind: str, model: Path, speed: float, cpu_s: float) -> None:
+    size_bytes = model.stat().st_size
+    found.wires[kind].append(speed)
+    found.both_cpu.setdefault(WIRES[kind], []).append(cpu_s / size_bytes * 1e9)
+    found.cores.setdefault(WIRES[kind], []).append(cpu_s / (size_bytes / MIB / speed))
 
 
 # The mesh
@@ -265,7 +294,8 @@ class _Movers:
 
 
 async def _one_downloader(folder: Path, model: Path, sources: int, **models: Any) -> Json:
-    """What the downloader says of its fetch. models: every node's `[models]`. The folder is removed."""
+    """What the downloader says of its fetch, and `both_cpu_s`, what it took of the processor with its sources. models:
+    every node's `[models]`. The folder is removed."""
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         movers = _Movers(folder, stack, **models)
@@ -273,9 +303,17 @@ async def _one_downloader(folder: Path, model: Path, sources: int, **models: Any
         for source in givers:
             _tell(source, do="share", path=str(model))
         roots = [(await _line(source))["model"] for source in givers]
-        root = roots[0]
-        _tell(downloader, do="fetch", model=root, seeders=sources)
-        return await _line(downloader)
+        rest_s = await _usage(givers)
+        _tell(downloader, do="fetch", model=roots[0], seeders=sources)
+        done = await _line(downloader)
+        return {**done, "both_cpu_s": done["cpu_s"] + await _usage(givers) - rest_s}
+
+
+async def _usage(processes: list[asyncio.subprocess.Process]) -> float:
+    """Seconds of the processor, of all of them, until now."""
+    for each in processes:
+        _tell(each, do="usage")
+    return sum([float((await _line(each))["cpu_s"]) for each in processes])
 
 
 async def _many(folder: Path, model: Path, sizes: Sizes) -> tuple[int, float]:
