@@ -81,12 +81,16 @@ class Mover:
         self.journal.close()
 
 
-async def start(home: Path, name: str, root: Identity, labels: dict[str, str], models: ModelsSection) -> Mover:
-    """A member of the mesh whose key `root` is."""
+async def start(
+    home: Path, name: str, root: Identity, labels: dict[str, str], models: ModelsSection, host: str = "127.0.0.1"
+) -> Mover:
+    """A member of the mesh whose key `root` is. host: the address it binds."""
     identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
     credential = issue_credential(root, identity, curve, wall_s=clock.wall())
     mesh_id = MeshId(root.public)
-    transport = ZmqTransport(identity.public, curve, credential, mesh_id, clock=clock, plain_lane=models.plain_lane)
+    transport = ZmqTransport(
+        identity.public, curve, credential, mesh_id, host=host, clock=clock, plain_lane=models.plain_lane
+    )
     journal = Journal(clock)
     mesh = MeshNode(
         identity=identity,
@@ -117,6 +121,7 @@ async def live() -> None:
         Identity(bytes.fromhex(first["root"])),
         first.get("labels", {}),
         ModelsSection(**first.get("models", {})),
+        first.get("host", "127.0.0.1"),
     )
     gc.collect()
     gc.freeze()  # as a node does
