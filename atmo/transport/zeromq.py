@@ -155,6 +155,10 @@ class ZmqTransport:
             released_bytes, link.bulk_released_bytes = link.bulk_released_bytes, 0
             self._thread.release_bulk(link, released_bytes)
 
+    def bulk_in_flight(self, peer: PeerId) -> int:
+        link = self._links.get(peer)
+        return link.outbox.in_flight if link is not None else 0
+
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         link, window_bytes = self._links.get(peer), min(window_bytes, MAX_BULK_WINDOW_BYTES)
         if link is not None and self._thread is not None and window_bytes > link.bulk_window_bytes:

@@ -230,7 +230,12 @@ async def test_no_word_of_a_bounded_prompt_is_found_outside(
         hedges: list[object] = []
         with monkeypatch.context() as patch:
             hedge = asking.Asking._hedge
-            patch.setattr(asking.Asking, "_hedge", lambda *args: (hedges.append(args), hedge(*args)))
+
+            def noted(self: asking.Asking, *args: Any) -> None:
+                hedges.append(self)
+                hedge(self, *args)
+
+            patch.setattr(asking.Asking, "_hedge", noted)
             patch.setattr(asking, "HEDGE_SAMPLES", 1)
             patch.setattr(asking, "LEAST_HEDGE_S", 0.0)
             place.ward.mesh.asking._waits = {}
