@@ -1,8 +1,8 @@
 """What this node says of itself: its own rows, their versions and their renewal.
 
 Versions are counted over all rows of a generation, so each row's versions grow and none is given twice. A row is
-renewed at 0.4 to 0.5 of its TTL (at random, so that nodes that started together do not stay in step); what would be
-due shortly is renewed with it, for one frame instead of several.
+renewed when half of its TTL or two thirds are over (`MeshTiming.renewal_shares`; at random, so that nodes that started
+together do not stay in step); what would be due shortly is renewed with it, for one frame instead of several.
 
 In a large mesh rows live longer and load is told more seldom (`nodes`, see MeshTiming): what is said too early waits
 until its time has come, and of several the last is said.
@@ -115,7 +115,8 @@ class Author:
             self._renewals.drop((kind, key))
         else:
             self._said[kind, key] = _Said(row, now.mono_s)
-            self._renewals.put((kind, key), now.mono_s + ttl_s * self._rng.uniform(0.4, 0.5))
+            shares = self._timing.renewal_shares(ttl_s, self.nodes)
+            self._renewals.put((kind, key), now.mono_s + ttl_s * self._rng.uniform(*shares))
         return row
 
     def _repeat(self, now: Moment) -> list[Row]:

@@ -44,6 +44,8 @@ from atmo.mesh.verdict import Applied, Change, Equivocation, Reason, Rejected
 # A copy of a row is acceptable until issued + ttl + tolerance, and it was accepted at issued - tolerance at the
 # earliest.
 MARK_LIFE_S = MAX_TTL_S + 2 * CLOCK_TOLERANCE_S
+# Share of a row's TTL after which its renewal is overdue: above all at which rows are renewed (timing.py).
+OVERDUE_SHARE = 0.75
 # How long a withdrawal is told to those who may not have heard of it. It must reach whoever was cut off for a while;
 # after that the row it ends is no worse than one whose origin was killed. A guess.
 TELL_S = 300.0
@@ -186,7 +188,7 @@ class RowStore:
             held = record.rows.get(slot) if record else None
             if held is not None and now.mono_s - held.renewed_s < travels_s:
                 continue
-            if held is not None and held.expires_s - now.mono_s >= held.row.ttl_s / 4:
+            if held is not None and held.expires_s - now.mono_s >= held.row.ttl_s * (1.0 - OVERDUE_SHARE):
                 yield mark.version, held.row.signed
             elif held is None and mark.signed is not None and mark.forget_s - now.mono_s > MARK_LIFE_S - TELL_S:
                 yield mark.version, mark.signed

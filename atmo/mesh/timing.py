@@ -9,7 +9,7 @@ from atmo.mesh.limits import MAX_TTL_S
 from atmo.mesh.rows import Kind
 
 # Up to so many nodes rows are renewed at their full pace. Measured in simulation: at 200 nodes with three rows each
-# (458, 625 and 204 bytes) renewals then cost each node 1.3 kB/s, one and a half copies of each row.
+# (458, 625 and 204 bytes) renewals then cost each node 0.95 kB/s, one and a half copies of each row.
 QUIET_NODES = 16
 # A guess: at a thousand nodes of which all are busy each hears 50 loads a second.
 LOAD_INTERVAL_S = 0.33
@@ -18,6 +18,12 @@ LOAD_INTERVAL_S = 0.33
 # minute, when it has most of an hour left.
 RENEWAL_WAIT_S = 0.08
 MAX_RENEWAL_WAIT_S = 5.0
+# When a row is renewed: shares of its TTL. From three quarters on it is overdue (rowstore.py).
+EARLY_SHARES = (0.4, 0.5)
+LATE_SHARES = (0.6, 0.7)
+# A row that is missed is found by a node's own next comparison unless the neighbour misses it, too, or by one of its
+# neighbours'. A guess: after four of its own it is found.
+COMPARISONS_TO_FIND = 4
 # Hops of a renewal. A guess: twice the diameter of an overlay of a thousand nodes.
 RENEWAL_HOPS = 12
 
@@ -25,14 +31,13 @@ RENEWAL_HOPS = 12
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshTiming:
     """batch_s: changes within it travel in one frame; a lone change does not wait. *_ttl_s: how long a row lives
-    without being renewed; it is renewed at 0.4 to 0.5 of that, so that one lost renewal costs nothing. repair_s: mean
-    time between two comparisons with a random neighbour. settle_s: how long a node may be known without a link before
-    it counts as unreachable from here. dial_timeout_s: a dial that has no outcome by then has failed. redial_min_s,
-    redial_max_s: the wait after the first failed dial, doubled with each further one up to the latter, times 0.5 to 1
-    at random. courtesy_s: of two nodes that learn of each other the one with the higher key waits so long before it
-    dials. probe_s: how long after the loss of a link its peer may take to be back before it is accused. suspicion_s:
-    how long the accused has to contradict, at the least (suspicion.py). sync_s: the same as repair_s where the mesh is
-    too large for all to link to all, times the logarithm of its size.
+    without being renewed. repair_s: mean time between two comparisons with a random neighbour. settle_s: how long a
+    node may be known without a link before it counts as unreachable from here. dial_timeout_s: a dial that has no
+    outcome by then has failed. redial_min_s, redial_max_s: the wait after the first failed dial, doubled with each
+    further one up to the latter, times 0.5 to 1 at random. courtesy_s: of two nodes that learn of each other the one
+    with the higher key waits so long before it dials. probe_s: how long after the loss of a link its peer may take to
+    be back before it is accused. suspicion_s: how long the accused has to contradict, at the least (suspicion.py).
+    sync_s: the same as repair_s where the mesh is too large for all to link to all, times the logarithm of its size.
 
     `stretched` is how the mesh stays quiet however large it grows: see there.
     """
@@ -75,6 +80,15 @@ class MeshTiming:
         if kind is Kind.GRADIENT:
             ttl_s = min(self.ttl_s(kind) * stretch**1.5, max(ttl_s, self.ttl_s(Kind.NODE) * stretch))
         return max(self.ttl_s(kind), min(ttl_s, MAX_TTL_S))
+
+    def renewal_shares(self, ttl_s: float, nodes: int) -> tuple[float, float]:
+        """At which shares of its TTL a row is renewed in a mesh of so many nodes, the soonest and the latest.
+
+        Before half of it is over, so that one lost renewal costs nothing; later, for a third less traffic, where what
+        is left is time enough for comparisons to find it.
+        """
+        left_s = self.renewal_travel_s(nodes) + COMPARISONS_TO_FIND * self.sync_interval_s(nodes)
+        return LATE_SHARES if ttl_s * (1.0 - LATE_SHARES[1]) >= left_s else EARLY_SHARES
 
     def renewal_wait_s(self, nodes: int) -> float:
         """How long a node may hold a renewal back, so that several travel as one: a thousandth of what it lives."""

@@ -68,5 +68,6 @@ def _spread(sim: Sim, node: SimNode, chance: Random) -> None:
     shares: dict[float, float] = {}
     for slot, said in author._said.items():
         share = shares.setdefault(said.row.ttl_s, chance.random())
-        author._renewals.put(slot, sim.time_s + 0.45 * said.row.ttl_s * share)
+        interval_s = said.row.ttl_s * sum(author._timing.renewal_shares(said.row.ttl_s, author.nodes)) / 2
+        author._renewals.put(slot, sim.time_s + interval_s * share)
     sim.tell(node, events.Tick())
