@@ -2,14 +2,16 @@
 
 As a process it talks JSON lines with its parent. First comes `{"root": hex, "home": path, "name": text}`, perhaps with
 `labels` and `models` (its `[models]` section); then commands, `do` being one of dial (address), share (path), await
-(model, links: until so many are there and somebody seeds it), fetch (model, seeders). It says `ready` (address, peer),
-`shared` (model), `linked`, and of each fetch `fetched` (s, bytes, plain_bytes, cpu_s, sources by name,
-wasted_chunks, peak_rss_bytes, rest_rss_bytes). When its input ends it leaves the mesh and exits.
+(model, links: until so many are there and somebody seeds it), fetch (model, seeders), usage. It says `ready` (address,
+peer), `shared` (model), `linked`, `usage` (cpu_s since its start), and of each fetch `fetched` (s, bytes, plain_bytes,
+cpu_s, sources by name, wasted_chunks, peak_rss_bytes, rest_rss_bytes). When its input ends it leaves the mesh and
+exits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -24,6 +26,7 @@ import structlog
 
 from atmo.clock import SystemClock
 from atmo.config import Config, ModelsSection
+from atmo.heap import keep_freed
 from atmo.ids import MeshId, PeerId, format_peer, parse_multiaddr
 from atmo.keys import CurveKeys, Identity, issue_credential
 from atmo.mesh.node import MeshNode
@@ -78,12 +81,16 @@ class Mover:
         self.journal.close()
 
 
-async def start(home: Path, name: str, root: Identity, labels: dict[str, str], models: ModelsSection) -> Mover:
-    """A member of the mesh whose key `root` is."""
+async def start(
+    home: Path, name: str, root: Identity, labels: dict[str, str], models: ModelsSection, host: str = "127.0.0.1"
+) -> Mover:
+    """A member of the mesh whose key `root` is. host: the address it binds."""
     identity, curve, clock = Identity.generate(), CurveKeys.generate(), SystemClock()
     credential = issue_credential(root, identity, curve, wall_s=clock.wall())
     mesh_id = MeshId(root.public)
-    transport = ZmqTransport(identity.public, curve, credential, mesh_id, clock=clock, plain_lane=models.plain_lane)
+    transport = ZmqTransport(
+        identity.public, curve, credential, mesh_id, host=host, clock=clock, plain_lane=models.plain_lane
+    )
     journal = Journal(clock)
     mesh = MeshNode(
         identity=identity,
@@ -114,7 +121,10 @@ async def live() -> None:
         Identity(bytes.fromhex(first["root"])),
         first.get("labels", {}),
         ModelsSection(**first.get("models", {})),
+        first.get("host", "127.0.0.1"),
     )
+    gc.collect()
+    gc.freeze()  # as a node does
     say({"event": "ready", "address": mover.address, "peer": format_peer(mover.peer)})
     try:
         while line := await reader.readline():
@@ -134,6 +144,8 @@ async def _obey(mover: Mover, command: Json) -> None:
         while len(mover.mesh.transport.linked()) < command["links"] or not mover.seeders(root):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         say({"event": "linked"})
+    elif command["do"] == "usage":
+        say({"event": "usage", "cpu_s": time.process_time()})
     else:
         await _fetch(mover, bytes.fromhex(command["model"]), command["seeders"])
 
@@ -177,4 +189,5 @@ if __name__ == "__main__":
     import uvloop
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    keep_freed()
     uvloop.run(live())

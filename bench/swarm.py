@@ -1,48 +1,49 @@
 """Models that travel: how near one source comes to the wire, what several add, what eight downloaders cost an origin.
 
 In each round, in turns: a plain TCP connection, ZeroMQ without and with CURVE, each carrying as many frames of 1 MiB as
-the model has chunks between two processes, one reading a file, the other writing one, neither hashing; and the mesh
-itself, one process each side, with everything it does: reading, encrypting (or not, on the plain lane), hashing,
-writing, syncing. Then several sources to one downloader, what people copy files with today, and eight downloaders that
-begin together where only the origin has the model, every node's upload limited to the same rate by its own token
-bucket. All of these lie in memory, where there is room, so that the disk is not what is measured; the mesh once more on
-the disk, and the disk alone.
+the model has chunks between two processes, one reading a file, the other writing one, neither hashing; the last two
+once more with a hash over each frame before it is written; and the mesh itself, one process each side, with everything
+it does: reading, encrypting (or not, on the plain lane), hashing, writing, syncing. What each takes of the processor at
+both ends is told with it: where that is more than there is, it decides the speed. Then several sources to one
+downloader, what people copy files with today, and eight downloaders that begin together where only the origin has the
+model, every node's upload limited to the same rate by its own token bucket. All of these lie in memory, where there is
+room, so that the disk is not what is measured; the mesh once more on the disk, and the disk alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import psutil
 
 from atmo.errors import AtmoError
-from atmo.keys import Identity
 from atmo.models.partial import WINDOW_CHUNKS
-from bench import copiers, processes
+from bench import copiers, lines, movers
 from bench.harness import Context, Outcome, Pair, Series
+from bench.movers import MIB, Json
 
-Json = dict[str, Any]
-MIB = 1 << 20
-WIRES = ("tcp", "plain", "curve")
-PATIENCE_S = 1200.0
+WIRES = {
+    "tcp": "wire: tcp",
+    "plain": "wire: plain",
+    "plain+hash": "wire: plain, hashed",
+    "curve": "wire: curve",
+    "curve+hash": "wire: curve, hashed",
+}
 _MEMORY = "atmo-bench-swarm-"
 
 
 class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """sources: how many, in turns, 1 among them; model_mib: what one downloader fetches; shared_mib: what all of them
-    fetch together, at `limit_mb_per_s` each."""
+    fetch together, at `limit_mb_per_s` each; line_mib: what goes over a long line."""
 
     rounds: int
     sources: list[int]
@@ -50,6 +51,7 @@ class Sizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shared_mib: int
     downloaders: int
     limit_mb_per_s: float
+    line_mib: int
 
 
 @dataclass
@@ -65,7 +67,10 @@ class _Found:
     hash: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     plain_cpu: list[float] = field(default_factory=list)
+    both_cpu: dict[str, list[float]] = field(default_factory=dict)
+    cores: dict[str, list[float]] = field(default_factory=dict)
     rss: list[float] = field(default_factory=list)
+    held: lines.Held = field(default_factory=lines.Held)
     egress: list[float] = field(default_factory=list)
     walls: list[float] = field(default_factory=list)
 
@@ -85,7 +90,7 @@ async def _run(context: Context, sizes: Sizes, memory: Path) -> list[Outcome]:
         await _compare(found, model, folder)
         for count in sizes.sources:
             if count > 1:
-                done = await _one_downloader(folder / f"from-{count}", model, count)
+                done = await movers.one_downloader(folder / f"from-{count}", model, count)
                 found.mesh.setdefault(count, []).append(_speed(done))
         for name, there in copiers.installed().items():
             if there:
@@ -93,9 +98,12 @@ async def _run(context: Context, sizes: Sizes, memory: Path) -> list[Outcome]:
                 found.copiers.setdefault(name, []).append(speed)
         await _on_disk(found, model, context.folder / str(number))
         shared = _noise(folder / "shared.bin", sizes.shared_mib, context)
-        left, took_s = await _many(folder / "many", shared, sizes)
+        left, took_s = await movers.many(
+            folder / "many", shared, sizes.downloaders, upload_mb_per_s=sizes.limit_mb_per_s
+        )
         found.egress.append(left / shared.stat().st_size)
         found.walls.append(took_s / (shared.stat().st_size / 1e6 / sizes.limit_mb_per_s))
+        await lines.hold(found.held, folder / "hosts", shared, sizes.downloaders, sizes.limit_mb_per_s, sizes.line_mib)
         shutil.rmtree(folder)
         context.say(f"round {number + 1} of {sizes.rounds}")
     return _outcomes(found, memory != context.folder)
@@ -104,23 +112,31 @@ async def _run(context: Context, sizes: Sizes, memory: Path) -> list[Outcome]:
 async def _compare(found: _Found, model: Path, folder: Path) -> None:
     """The wires, and one source beside the wire that it is compared with."""
     found.hash.append(_hash_speed())
-    found.wires["tcp"].append(await _wire("tcp", model, folder))
-    found.wires["plain"].append(await _wire("plain", model, folder))
-    done = await _one_downloader(folder / "plain", model, 1, plain_lane=True)
+    for kind in ("tcp", "plain", "plain+hash"):
+        await _wire(found, kind, model, folder)
+    done = await movers.one_downloader(folder / "plain", model, 1, plain_lane=True)
+    _count_cpu(found, "mesh, plain lane", done)
     if done["plain_bytes"] < done["bytes"]:
         raise AtmoError(f"Only {done['plain_bytes']} of {done['bytes']} bytes took the plain lane.")
     found.plain.append(_speed(done))
     found.plain_cpu.append(done["cpu_s"] / done["bytes"] * 1e9)
-    found.wires["curve"].append(await _wire("curve", model, folder))
-    done = await _one_downloader(folder / "from-1", model, 1)
+    for kind in ("curve", "curve+hash"):
+        await _wire(found, kind, model, folder)
+    done = await movers.one_downloader(folder / "from-1", model, 1)
+    _count_cpu(found, "mesh, one source", done)
     found.mesh.setdefault(1, []).append(_speed(done))
     found.cpu.append(done["cpu_s"] / done["bytes"] * 1e9)
     found.rss.append((done["peak_rss_bytes"] - done["rest_rss_bytes"]) / 1e6)
 
 
+def _count_cpu(found: _Found, what: str, done: Json) -> None:
+    found.both_cpu.setdefault(what, []).append(done["both_cpu_s"] / done["bytes"] * 1e9)
+    found.cores.setdefault(what, []).append(done["both_cpu_s"] / done["s"])
+
+
 async def _on_disk(found: _Found, model: Path, folder: Path) -> None:
     here = await asyncio.to_thread(_measure_disk, found, model, folder)
-    found.on_disk.append(_speed(await _one_downloader(folder / "from-1", here, 1)))
+    found.on_disk.append(_speed(await movers.one_downloader(folder / "from-1", here, 1)))
     shutil.rmtree(folder)
 
 
@@ -139,13 +155,15 @@ def _outcomes(found: _Found, in_memory: bool) -> list[Outcome]:
     absent = [name for name, there in copiers.installed().items() if not there]
     one = Series("mesh, one source", "MiB/s", found.mesh[1], where)
     plain = Series("mesh, plain lane", "MiB/s", found.plain, where)
-    wires = {name: Series(f"wire: {name}", "MiB/s", found.wires[name], where) for name in WIRES}
+    wires = {kind: Series(name, "MiB/s", found.wires[kind], where) for kind, name in WIRES.items()}
     others = [Series(name, "MiB/s", found.copiers[name], "not encrypted") for name in found.copiers]
     on_disk = Series("mesh, one source, disk", "MiB/s", found.on_disk)
     disk = Series("disk, written and synced", "MiB/s", found.disk, "each 32 MiB, as the mesh does")
     return [
         Pair("one source against CURVE", one, wires["curve"]),
+        Pair("one source against CURVE and a hash", one, wires["curve+hash"]),
         Pair("plain lane against ZeroMQ", plain, wires["plain"]),
+        Pair("plain lane against ZeroMQ and a hash", plain, wires["plain+hash"]),
         Pair("plain lane against TCP", plain, wires["tcp"]),
         *(Pair(f"plain lane against {other.name}", plain, other) for other in others),
         Pair("one source against the disk", on_disk, disk),
@@ -153,11 +171,14 @@ def _outcomes(found: _Found, in_memory: bool) -> list[Outcome]:
         Series("share of CURVE lost", "share", _lost(found.mesh[1], found.wires["curve"])),
         Series("share of plain ZeroMQ lost", "share", _lost(found.plain, found.wires["plain"])),
         Series("SHA-256, one thread", "MiB/s", found.hash, f"not installed: {', '.join(absent)}" if absent else ""),
+        *(Series(f"CPU of both ends, {what}", "s/GB", each) for what, each in found.both_cpu.items()),
+        *(Series(f"cores busy, {what}", "cores", each) for what, each in found.cores.items()),
         Series("CPU of the downloader", "s/GB", found.cpu, "both threads, hashing and writing included"),
         Series("CPU of the downloader, plain", "s/GB", found.plain_cpu),
         Series("memory of the transfer", "MB", found.rss, "the downloader's peak over what it took at rest"),
         Series("origin egress", "models", found.egress, "what left the origin, in copies of the model"),
         Series("wall time of all", "ideals", found.walls, "until the last has it, against one copy at the limit"),
+        *lines.outcomes(found.held),
     ]
 
 
@@ -219,115 +240,13 @@ def _disk_speed(path: Path, mib: int) -> float:
 # Bare wires
 
 
-async def _wire(kind: str, model: Path, folder: Path) -> float:
-    """MiB/s between two processes that do nothing else."""
-    sink = folder / "sink.bin"
-    receiver = await _start("bench.wires", "receive", kind, str(sink))
-    try:
-        ready = await _line(receiver)
-        sender = await _start("bench.wires", "send", kind, str(model), str(ready["port"]), ready["key"])
-        try:
-            return float((await _line(receiver))["mib_per_s"])
-        finally:
-            await _end(sender)
-    finally:
-        await _end(receiver)
-        sink.unlink(missing_ok=True)
+async def _wire(found: _Found, kind: str, model: Path, folder: Path) -> None:
+    """Between two processes that do nothing else."""
+    _count_wire(found, kind, model, *await movers.wire(kind, model, folder))
 
 
-# The mesh
-
-
-class _Movers:
-    """Nodes as processes, every one linked to the first."""
-
-    def __init__(self, folder: Path, stack: AsyncExitStack, **models: Any) -> None:
-        self._folder = folder
-        self._stack = stack
-        self._models = models
-        self._root = Identity.generate()
-        self._first = ""
-
-    async def add(self, *names: str) -> list[asyncio.subprocess.Process]:
-        made = []
-        for name in names:
-            process = await _start("bench.mover")
-            self._stack.push_async_callback(_end, process)
-            home = str(self._folder / name)
-            _tell(process, root=self._root.secret.hex(), home=home, name=name, models=self._models)
-            made.append(process)
-        for process in made:
-            ready = await _line(process)
-            if self._first:
-                _tell(process, do="dial", address=self._first)
-            self._first = self._first or ready["address"]
-        return made
-
-
-async def _one_downloader(folder: Path, model: Path, sources: int, **models: Any) -> Json:
-    """What the downloader says of its fetch. models: every node's `[models]`. The folder is removed."""
-    async with AsyncExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        movers = _Movers(folder, stack, **models)
-        *givers, downloader = await movers.add(*(f"source-{number}" for number in range(sources)), "downloader")
-        for source in givers:
-            _tell(source, do="share", path=str(model))
-        roots = [(await _line(source))["model"] for source in givers]
-        root = roots[0]
-        _tell(downloader, do="fetch", model=root, seeders=sources)
-        return await _line(downloader)
-
-
-async def _many(folder: Path, model: Path, sizes: Sizes) -> tuple[int, float]:
-    """Bytes that left the origin, and seconds until the last downloader had the model."""
-    async with AsyncExitStack() as stack:
-        movers = _Movers(folder, stack, upload_mb_per_s=sizes.limit_mb_per_s)
-        names = [f"downloader-{number}" for number in range(sizes.downloaders)]
-        origin, *others = await movers.add("origin", *names)
-        _tell(origin, do="share", path=str(model))
-        root = (await _line(origin))["model"]
-        for other in others:
-            _tell(other, do="await", model=root, links=sizes.downloaders)
-        for other in others:
-            await _line(other)
-        began_s = time.monotonic()
-        for other in others:
-            _tell(other, do="fetch", model=root, seeders=1)
-        done = await asyncio.gather(*(_line(other) for other in others))
-        took_s = time.monotonic() - began_s
-        return sum(int(each["sources"].get("origin", 0)) for each in done), took_s
-
-
-# Processes
-
-
-async def _start(module: str, *words: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *words,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=MIB,
-        env={**os.environ, **processes.ONE_THREAD}, cwd=Path(__file__).parents[1],
-    )  # fmt: skip
-
-
-def _tell(process: asyncio.subprocess.Process, **command: Any) -> None:
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(command).encode() + b"\n")
-
-
-async def _line(process: asyncio.subprocess.Process) -> Json:
-    assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
-    if not line:
-        raise AtmoError(f"A process of the benchmark ended too soon ({await process.wait()}).")
-    found: Json = json.loads(line)
-    return found
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        await asyncio.wait_for(process.wait(), processes.GRACE_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+def _count_wire(found: _Found, kind: str, model: Path, speed: float, cpu_s: float) -> None:
+    size_bytes = model.stat().st_size
+    found.wires[kind].append(speed)
+    found.both_cpu.setdefault(WIRES[kind], []).append(cpu_s / size_bytes * 1e9)
+    found.cores.setdefault(WIRES[kind], []).append(cpu_s / (size_bytes / MIB / speed))

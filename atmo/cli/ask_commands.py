@@ -104,7 +104,7 @@ def _stream(
                 arrival.show(output.harmless(event))
             elif kind == "done":
                 page.close()
-            if kind in told:
+            if kind in told or (event.get("because") and kind == "plan"):  # another one than was agreed to is told of
                 _tell(output.harmless(event), page)
             if kind == "route":
                 page.prepare()

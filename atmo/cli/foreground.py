@@ -18,6 +18,7 @@ import structlog
 
 from atmo.config import Config, load
 from atmo.errors import AtmoError
+from atmo.heap import keep_freed
 
 
 def run(config: Config, ready_fd: int | None = None) -> int:
@@ -49,6 +50,7 @@ async def _live(config: Config, ready_fd: int | None) -> int:
     except AtmoError as error:
         await node.stop()
         return _report_failure(error, ready_fd)
+    keep_freed()
     gc.collect()
     gc.freeze()  # what is loaded stays: looking through it for garbage took 49 ms each time (measured)
     _report(node.status(), ready_fd)

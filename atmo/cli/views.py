@@ -73,8 +73,11 @@ def plan(event: Json) -> RenderableType:
     memory = f"memory {size(event['needs_bytes'])} of {size(event['free_bytes'])} free"
     if event["needs_gpu_bytes"]:
         memory += f", GPU memory {size(event['needs_gpu_bytes'])} of {size(event['free_gpu_bytes'])} free"
+    why = "Nothing inside the boundary can serve this, but a model can come to the data:"
+    if because := event.get("because"):
+        why = f"{escape(because)}\nAnother one comes instead:"
     return Text.from_markup(
-        f"Nothing inside the boundary can serve this, but a model can come to the data:\n"
+        f"{why}\n"
         f"  [bold]{escape(event['model'])}[/] {escape(event['quantisation'])} "
         f"to [bold]{escape(event['to']['name'])}[/]: {moves}, about {duration(event['expected_s'])}\n"
         f"  [dim]{escape(event['description'][:200])}[/]\n"

@@ -23,7 +23,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     server that runs it; engine: `auto`, `xllamacpp`, `llama-cpp-python` or `onnx`, or what a server speaks: `openai`,
     `ollama`, `anthropic`; context: tokens for one request, 0 for the model's own; slots: requests answered at once;
     threads: 0 for one on each core this process may use; gpu_layers: -1 for all that fit, 0 for none; key: where a
-    server's key is kept, `env:NAME` or `file:PATH`, never the key itself.
+    server's key is kept, `env:NAME` or `file:PATH`, never the key itself; projector: the file that turns images into
+    what the model reads, "" where it sees none.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     gpu_layers: int = -1
     system_prompt: str = ""
     key: str = ""
+    projector: str = ""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):

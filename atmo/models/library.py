@@ -14,7 +14,7 @@ from atmo.errors import AtmoError, ModelInvalid, ModelNotFound
 from atmo.models.describing import describe
 from atmo.models.gguf import GgufInfo, read_gguf, read_text
 from atmo.models.records import StoredModel
-from atmo.models.shape import is_first, whole_name
+from atmo.models.shape import is_first, projector_of, whole_name
 from atmo.models.store import Store
 
 
@@ -25,7 +25,7 @@ class LocalModel:
 
     size_bytes: on disk; info: a GGUF's own description. `description` and `examples` are what the mesh is told, unless
     the configuration says it better. general: it takes what no other capability fits; licence: as the model says;
-    root: hex, of a model in the store.
+    root: hex, of a model in the store; projector: a file beside it that turns images into what it reads.
     """
 
     name: str
@@ -42,6 +42,7 @@ class LocalModel:
     general: bool = True
     licence: str = ""
     root: str = ""
+    projector: Path | None = None
 
 
 # The file by which an ONNX model of a kind is known.
@@ -139,17 +140,18 @@ def _loose(home: Path) -> list[Path]:
 
 
 def _from_file(path: Path) -> LocalModel:
-    return _gguf(path, whole_name(path.name).lower(), read_gguf(path))
+    beside = projector_of(path.name, (each.name for each in path.parent.glob(f"mmproj-{whole_name(path.name)}.gguf")))
+    return _gguf(path, whole_name(path.name).lower(), read_gguf(path), path.with_name(beside) if beside else None)
 
 
 def from_store(model: StoredModel) -> LocalModel:
     """Raises ModelInvalid for one that is no use to any engine here."""
     is_gguf = model.path != model.folder
-    made = _gguf(model.path, model.name, read_gguf(model.path)) if is_gguf else _folder(model)
+    made = _gguf(model.path, model.name, read_gguf(model.path), model.projector) if is_gguf else _folder(model)
     return replace(made, root=model.root.hex(), size_bytes=model.size_bytes)
 
 
-def _gguf(path: Path, name: str, info: GgufInfo) -> LocalModel:
+def _gguf(path: Path, name: str, info: GgufInfo, projector: Path | None) -> LocalModel:
     told = describe(name, info)
     return LocalModel(
         name,
@@ -163,6 +165,7 @@ def _gguf(path: Path, name: str, info: GgufInfo) -> LocalModel:
         info=info,
         general=told.general,
         licence=_licence(path),
+        projector=projector if projector is not None and _projects(projector) else None,
     )
 
 
@@ -175,6 +178,14 @@ def _folder(model: StoredModel) -> LocalModel:
         f"{model.name} is kept and can be fetched by others, but there is no engine for it here.",
         hint="Engines run GGUF files, and ONNX models with an encoder.json, tone.json or vision.json.",
     )
+
+
+def _projects(path: Path) -> bool:
+    """Whether a file is what its name says. llama.cpp calls all projectors by the name of the first."""
+    try:
+        return read_text(path, "general.architecture") == "clip"
+    except (AtmoError, OSError):
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ import msgspec
 from atmo.errors import ModelDamaged
 from atmo.models.files import Sync, write_whole
 from atmo.models.manifest import Entry, Manifest
-from atmo.models.shape import main_file
+from atmo.models.shape import main_file, projector_of
 
 RECORD, MANIFEST, USED, FILES = "model.json", "manifest", "used", "files"
 
@@ -64,6 +64,13 @@ class StoredModel:
         """What an engine loads: a GGUF's file, the first of its parts, or the folder of anything else."""
         main = main_file({entry.path: entry.size for entry in self.entries})
         return self.folder / main if main else self.folder
+
+    @property
+    def projector(self) -> Path | None:
+        """What turns images into what the model reads, where there is such a file beside it."""
+        main = main_file({entry.path: entry.size for entry in self.entries})
+        found = projector_of(main, self.files) if main else ""
+        return self.folder / found if found else None
 
 
 def read_record(folder: Path) -> Record:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # llama.cpp's own naming, src/llama.cpp: llama_split_path
 _PART = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.IGNORECASE)
@@ -46,3 +46,10 @@ def main_file(sizes: Mapping[str, int]) -> str:
     folder, _, name = largest.rpartition("/")
     first = f"{folder}/{parts_of(name)[0]}".lstrip("/")
     return first if first in models else largest
+
+
+def projector_of(main: str, paths: Iterable[str]) -> str:
+    """The projector that lies beside a model's main file, "" when there is none. Of several, which differ in precision
+    alone, the first by name."""
+    folder = main.rpartition("/")[0]
+    return min((path for path in paths if is_projector(path) and path.rpartition("/")[0] == folder), default="")

@@ -159,6 +159,7 @@ class Download:
         self.banned: set[PeerId] = set()
         self._state: NDArray[np.uint8] = np.where(have, HERE, MISSING).astype(np.uint8)
         self._holders: NDArray[np.int32] = np.zeros(n, dtype=np.int32)
+        self._missing = n - int(np.count_nonzero(have))
         self._order = rng.permutation(n)
         self._asked: dict[int, set[PeerId]] = {}
         self._storing: dict[int, PeerId] = {}
@@ -177,7 +178,7 @@ class Download:
     @property
     def missing(self) -> int:
         """Chunks that are not on disk yet."""
-        return int(np.count_nonzero(self._state != HERE))
+        return self._missing
 
     @property
     def done(self) -> bool:
@@ -249,6 +250,7 @@ class Download:
     def stored(self, chunk: int, now_s: float) -> list[Effect]:
         """It is on disk and right."""
         self._storing.pop(chunk, None)
+        self._missing -= int(self._state[chunk] != HERE)
         self._state[chunk] = HERE
         spare = self._withdraw(chunk)
         return [*spare, *self._fill(now_s)]
@@ -303,6 +305,7 @@ class Download:
                 assert source.has[chunk], "asked for what the source does not hold"
                 assert source.peer in self._asked[chunk], "owed by one and asked of another"
         assert np.array_equal(holders, self._holders), "holders are counted wrongly"
+        assert self._missing == np.count_nonzero(self._state != HERE), "what is missing is counted wrongly"
         assert self.in_flight <= IN_FLIGHT_CHUNKS, "more in flight than allowed"
         twice = [chunk for chunk, peers in self._asked.items() if len(peers) > 1]
         assert not twice or not np.any(self._state == MISSING) or len(twice) <= ENDGAME_CHUNKS

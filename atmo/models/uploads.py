@@ -5,17 +5,18 @@ little; a rate limit is a bucket that all share, first come first served, and si
 chunk at a time that is fair, too.
 
 Whoever gives a chunk away says so: a second peer that asks for it is told who is about to have it (`Elsewhere`), as
-long as it waits in the queue, and once more for a while after it was sent; it picks another meanwhile. So a node that
-many download from at once gives each chunk once, and they give it to each other; with 8 of them asking at random every
-tenth chunk would leave twice. (The idea is super-seeding's, BEP 16, without hiding anything.) The while begins when the
-chunk leaves: a queue of eight peers on a slow line is longer than it.
+long as it waits in the queue or is on its way, and once more for a while after it was sent; it picks another meanwhile.
+So a node that many download from at once gives each chunk once, and they give it to each other; with 8 of them asking
+at random every tenth chunk would leave twice. (The idea is super-seeding's, BEP 16, without hiding anything.) The while
+begins when the chunk leaves: a queue of eight peers on a slow line is longer than it. And it does not end before the
+chunk is there, as far as credit tells: eight windows of chunks on one slow line are longer than it, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from atmo.ids import PeerId, short
@@ -27,6 +28,9 @@ MAX_PEERS = 64
 # How long whoever asks for a chunk that was sent to another is told to go there. A guess: several times what a
 # chunk takes over a slow line.
 ELSEWHERE_S = 3.0
+# How long a chunk counts as on its way at most. A guess: a line on which a window takes longer than that is none to
+# wait for.
+MOST_WAY_S = 30.0
 
 Root = bytes
 Wanted = tuple[Root, int]
@@ -38,6 +42,16 @@ class _Peer:
     sent_elsewhere: set[Wanted] = field(default_factory=set)
     shares: set[Root] = field(default_factory=set)  # of what it gives to others what it gets
     bytes: int = 0
+    taken: int = 0  # chunks, ever
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A chunk's last receiver. sent_s: inf while it is queued; number: of the receiver's chunks."""
+
+    to: PeerId
+    sent_s: float = math.inf
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +64,12 @@ class Answer:
 
 
 class Uploads:
-    """All peers that are being served."""
+    """All peers that are being served. in_flight: chunks that were taken for a peer and are not there yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_flight: Callable[[PeerId], int] = lambda peer: 0) -> None:
+        self._in_flight = in_flight
         self._peers: dict[PeerId, _Peer] = {}
-        self._given: dict[Root, dict[int, tuple[PeerId, float]]] = {}  # to whom, and when: inf while it is queued
+        self._given: dict[Root, dict[int, _Given]] = {}
         self._order: deque[tuple[float, Root, int]] = deque()
 
     def shares(self, peer: PeerId, root: Root) -> None:
@@ -71,20 +86,34 @@ class Uploads:
         queued = 0
         for chunk in chunks:
             wanted = root, chunk
-            holder, sent_s = given.get(chunk, (peer, 0.0))
-            queued_there = math.isinf(sent_s)
-            if holder != peer and self._gives(holder, root) and (queued_there or wanted not in asker.sent_elsewhere):
-                if not queued_there:
-                    asker.sent_elsewhere.add(wanted)
-                elsewhere.setdefault(holder, []).append(chunk)
+            last = given.get(chunk)
+            if (
+                last is not None
+                and last.to != peer
+                and self._gives(last.to, root)
+                and self._tells(asker, wanted, last, now_s)
+            ):
+                elsewhere.setdefault(last.to, []).append(chunk)
             elif len(asker.queue) >= MAX_QUEUED:
                 refused.append(chunk)
             else:
                 asker.queue[wanted] = None
-                self._given.setdefault(root, {})[chunk] = peer, math.inf
+                self._given.setdefault(root, {})[chunk] = _Given(peer)
                 queued += 1
         told = tuple((holder, tuple(some)) for holder, some in elsewhere.items())
         return Answer(queued, told, tuple(refused))
+
+    def _tells(self, asker: _Peer, wanted: Wanted, last: _Given, now_s: float) -> bool:
+        """Whether to go there for it: each time while it is not there yet, afterwards once."""
+        if math.isinf(last.sent_s):
+            return True
+        there = self._peers[last.to].taken - self._in_flight(last.to)
+        if last.number > there and now_s < last.sent_s + MOST_WAY_S:
+            return True
+        if wanted in asker.sent_elsewhere or now_s > last.sent_s + ELSEWHERE_S:
+            return False
+        asker.sent_elsewhere.add(wanted)
+        return True
 
     def drop(self, peer: PeerId, root: Root, chunks: Iterable[int]) -> None:
         """The peer got them from somebody else."""
@@ -100,8 +129,10 @@ class Uploads:
         if known is None or not known.queue:
             return None
         root, chunk = known.queue.popitem(last=False)[0]
-        if self._given.get(root, {}).get(chunk, (None, 0.0))[0] == peer:
-            self._given[root][chunk] = peer, now_s
+        known.taken += 1
+        last = self._given.get(root, {}).get(chunk)
+        if last is not None and last.to == peer:
+            self._given[root][chunk] = _Given(peer, now_s, known.taken)
             self._order.append((now_s, root, chunk))
         return root, chunk
 
@@ -113,7 +144,7 @@ class Uploads:
         """The peer is gone: what it was given last, others may have from here at once."""
         if self._peers.pop(peer, None) is not None:
             for given in self._given.values():
-                for chunk in [chunk for chunk, (holder, _) in given.items() if holder == peer]:
+                for chunk in [chunk for chunk, last in given.items() if last.to == peer]:
                     del given[chunk]
 
     def waiting(self) -> dict[PeerId, int]:
@@ -133,14 +164,15 @@ class Uploads:
 
     def _take_back(self, peer: PeerId, root: Root, chunk: int) -> None:
         given = self._given.get(root, {})
-        if given.get(chunk, (None, 0.0))[0] == peer:
+        last = given.get(chunk)
+        if last is not None and last.to == peer:
             del given[chunk]
 
     def _forget(self, now_s: float) -> None:
-        while self._order and self._order[0][0] <= now_s - ELSEWHERE_S:
+        while self._order and self._order[0][0] <= now_s - MOST_WAY_S:
             at_s, root, chunk = self._order.popleft()
             given = self._given.get(root, {})
-            if chunk in given and given[chunk][1] <= at_s:
+            if chunk in given and given[chunk].sent_s <= at_s:
                 del given[chunk]
                 for known in self._peers.values():
                     known.sent_elsewhere.discard((root, chunk))

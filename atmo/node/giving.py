@@ -7,7 +7,8 @@ credit windows they wait for; nothing is read before it can soon be sent.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
@@ -30,6 +31,7 @@ from atmo.mesh.messages import (
     NotServed,
     SwarmMessage,
 )
+from atmo.models.manifest import CHUNK_BYTES
 from atmo.models.reading import Head
 from atmo.models.uploads import ELSEWHERE_S, Bucket, Uploads, Wanted
 from atmo.transport.base import Frame
@@ -69,7 +71,8 @@ class SendBulk(Protocol):
 
 
 class Giving:
-    """say and send_bulk: of the mesh; told(peer, root, bytes) hears of each chunk that left."""
+    """say and send_bulk: of the mesh; told(peer, root, bytes) hears of each chunk that left; in_flight(peer): bytes
+    that left and were not yet dealt with there."""
 
     def __init__(
         self,
@@ -81,9 +84,10 @@ class Giving:
         own: PeerId,
         pool: Executor,
         clock: Clock,
+        in_flight: Callable[[PeerId], int] = lambda peer: 0,
         bytes_per_s: float = 0.0,
     ) -> None:
-        self.uploads = Uploads()
+        self.uploads = Uploads(self._on_way)
         self._library = library
         self._say = say
         self._send_bulk = send_bulk
@@ -93,6 +97,8 @@ class Giving:
         self._clock = clock
         self._bucket = Bucket(bytes_per_s, clock.now())
         self._manifests: OrderedDict[bytes, bytes] = OrderedDict()
+        self._in_flight = in_flight
+        self._held: Counter[PeerId] = Counter()  # chunks that workers have taken and not sent
         self._workers: dict[PeerId, set[asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -120,6 +126,7 @@ class Giving:
 
     def lost(self, peer: PeerId) -> None:
         self.uploads.lost(peer)
+        self._held.pop(peer, None)
         for worker in self._workers.pop(peer, ()):
             worker.cancel()
 
@@ -144,8 +151,10 @@ class Giving:
     async def _serve(self, peer: PeerId) -> None:
         loop = asyncio.get_running_loop()
         while wanted := self._take(peer):
+            self._held[peer] += len(wanted)
             for (root, chunk), frame in await loop.run_in_executor(self._pool, self._read, wanted):
                 if isinstance(frame, AtmoError):
+                    self._held[peer] -= 1
                     log.warning("a chunk was not sent", root=root.hex()[:12], chunk=chunk, why=frame.message)
                     self._say(peer, NotServed(root, "failed", frame.message[:1000]))
                     continue
@@ -156,9 +165,14 @@ class Giving:
                     await self._send_bulk(peer, frame, plain=self._library.public(root))
                 except TransportError:
                     return  # `lost` tells the rest
+                self._held[peer] -= 1
                 size_bytes = len(frame) - len(chunk_head(root, chunk, len(frame)))
                 self.uploads.sent(peer, size_bytes)
                 self._told(peer, root, size_bytes)
+
+    def _on_way(self, peer: PeerId) -> int:
+        """Chunks."""
+        return self._held[peer] + math.ceil(self._in_flight(peer) / CHUNK_BYTES)
 
     def _take(self, peer: PeerId) -> list[Wanted]:
         """What to read for it next."""

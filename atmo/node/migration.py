@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,7 +35,18 @@ from atmo.models.collecting import collect
 from atmo.node.fetching import Fetch
 from atmo.node.kept import apart, offer_stored
 from atmo.node.offers import Offer
-from atmo.node.plan import SHARE_OF_OTHERS, Candidate, Place, Plan, as_event, make_plan, memory_of, missing, shortage
+from atmo.node.plan import (
+    SHARE_OF_OTHERS,
+    Candidate,
+    Move,
+    Place,
+    Plan,
+    as_event,
+    make_plan,
+    memory_of,
+    missing,
+    shortage,
+)
 from atmo.node.visitors import Visitors
 
 if TYPE_CHECKING:
@@ -91,8 +102,8 @@ class Migration:
 
     # Plans
 
-    async def plan(self, query: Query) -> Plan:
-        """Raises NoRoute with what would have to change."""
+    async def plan(self, query: Query, tried: Collection[Move] = ()) -> Plan:
+        """tried: what came to nothing before. Raises NoRoute with what would have to change."""
         loop = asyncio.get_running_loop()
         stored = await loop.run_in_executor(None, self._node.transfers.stored_seeds)
         candidates = self._candidates(stored)
@@ -100,12 +111,14 @@ class Migration:
         own = [place for place in places if self._is_own(place)]
         if own and len(own) < len(places):  # data that are here stay here, as long as anything does
             try:
-                return await loop.run_in_executor(None, self._make_plan, query, own, candidates)
+                return await loop.run_in_executor(None, self._make_plan, query, own, candidates, tried)
             except NoRoute:
                 places = [place for place in places if place not in own]
-        return await loop.run_in_executor(None, self._make_plan, query, places, candidates)
+        return await loop.run_in_executor(None, self._make_plan, query, places, candidates, tried)
 
-    def _make_plan(self, query: Query, places: list[Place], candidates: list[Candidate]) -> Plan:
+    def _make_plan(
+        self, query: Query, places: list[Place], candidates: list[Candidate], tried: Collection[Move]
+    ) -> Plan:
         """In a thread: descriptions are read by the encoder."""
         return make_plan(
             query,
@@ -116,6 +129,7 @@ class Migration:
             spec=self._spec(),
             now_s=self._node.clock.now(),
             rng=self._rng,
+            tried=tried,
         )
 
     def _spec(self) -> ModelSpec:
@@ -219,15 +233,18 @@ class Migration:
         if capability not in node.services:
             await node.adopt(offer)
         service = node.services[capability]
-        async with asyncio.timeout(LOAD_PATIENCE_S):
-            while service.state not in ("ready", "failed"):
-                await service.settled()
-                if service.state not in ("ready", "failed"):
-                    await asyncio.sleep(PROGRESS_S)
-        if service.state == "failed":
-            detail, hint = service.detail, service.hint
+        try:
+            async with asyncio.timeout(LOAD_PATIENCE_S):
+                while service.state not in ("ready", "failed"):
+                    await service.settled()
+                    if service.state not in ("ready", "failed"):
+                        await asyncio.sleep(PROGRESS_S)
+            failure = (service.detail, service.hint) if service.state == "failed" else None
+        except TimeoutError:
+            failure = f"it takes longer than {LOAD_PATIENCE_S:.0f} s.", "Take a smaller quantisation."
+        if failure is not None:
             await node.dismiss(capability)
-            raise EngineUnavailable(f"{offer.spec.name} came and does not load: {detail}", hint=hint)
+            raise EngineUnavailable(f"{offer.spec.name} came and does not load: {failure[0]}", hint=failure[1])
         if node.config.models.keep_migrated:
             await loop.run_in_executor(None, node.kept.add, root)
         return capability
@@ -364,10 +381,9 @@ class Migration:
             tell("ready", size_bytes, size_bytes, capability)
             if sources:
                 self.visitors.leave_when_idle(wanted.root, capability, peer)
-        except (AtmoError, TimeoutError) as error:
-            why = error.message if isinstance(error, AtmoError) else "It takes too long to load."
-            log.warning("not brought", for_=short(peer), why=why)
-            tell("failed", 0, 0, "", why, error.hint if isinstance(error, AtmoError) else "")
+        except AtmoError as error:
+            log.warning("not brought", for_=short(peer), why=error.message)
+            tell("failed", 0, 0, "", error.message, error.hint)
 
     def _may_bring(self, wanted: Bring, free: Free) -> Seed:
         """Raises EngineUnavailable where this node's user does not want that, or it would not fit."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from atmo.config import Config, InferenceSection, ServeSection
 from atmo.errors import ConfigError
 from atmo.inference.engine import ModelSpec
+from atmo.inference.engines import takes_projector
 from atmo.mesh.capability import CHAT, MAX_EXAMPLES, MAX_TEXT_CHARS, VISION, Descriptor
 from atmo.mesh.classes import GENERAL
 from atmo.models.library import LocalModel, find_model
@@ -56,12 +57,13 @@ def offer_of(model: LocalModel, section: ServeSection, inference: InferenceSecti
         batch=inference.batch,
         gpu_layers=inference.gpu_layers,
         system_prompt=section.system,
+        projector=str(model.projector) if model.projector is not None and takes_projector(inference.engine) else "",
     )
-    return Offer(describe_offer(section, model, spec.context), spec, model.root)
+    return Offer(describe_offer(section, model, spec.context, sees=bool(spec.projector)), spec, model.root)
 
 
-def describe_offer(section: ServeSection, model: LocalModel, context: int) -> Descriptor:
-    """context: as configured, 0 for the model's own. Raises ConfigError."""
+def describe_offer(section: ServeSection, model: LocalModel, context: int, *, sees: bool) -> Descriptor:
+    """context: as configured, 0 for the model's own; sees: it takes images beside text. Raises ConfigError."""
     kind = section.type or model.type
     description = section.description or model.description
     examples = section.examples or (() if section.description else model.examples)
@@ -86,7 +88,7 @@ def describe_offer(section: ServeSection, model: LocalModel, context: int) -> De
         model=model.name,
         version=section.version or model.version,
         context=held,
-        modalities=("image",) if kind == VISION else ("text",),
+        modalities=("image",) if kind == VISION else ("text", "image") if sees and kind == CHAT else ("text",),
         quantisation=info.quantisation if info else "",
         parameters=info.parameters if info else 0,
         strength=section.strength if section.strength >= 0 else model.strength,

@@ -8,9 +8,9 @@ fit into memory is kept, to say what would have to change when nothing is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -55,6 +55,10 @@ class Candidate:
     here: frozenset[PeerId] = frozenset()
 
 
+Move: TypeAlias = tuple[PeerId, str]
+"""A place and a model's root."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """needs: memory at the place; moves_bytes: to be transferred, 0 where it is on disk."""
@@ -67,6 +71,10 @@ class Plan:
     expected_s: float
     context: int
 
+    @property
+    def move(self) -> Move:
+        return self.place.peer, self.candidate.root
+
 
 def make_plan(
     query: Query,
@@ -78,8 +86,10 @@ def make_plan(
     spec: ModelSpec,
     now_s: float,
     rng: np.random.Generator,
+    tried: Collection[Move] = (),
 ) -> Plan:
-    """bps: what the line was seen to carry, bytes a second; spec: how this node would load a model. Raises NoRoute."""
+    """bps: what the line was seen to carry, bytes a second; spec: how this node would load a model; tried: what came
+    to nothing and is not planned again. Raises NoRoute."""
     known = list(candidates)
     if not places:
         raise NoRoute(
@@ -96,6 +106,8 @@ def make_plan(
         for candidate in known:
             if not set(candidate.seed.only) <= set(place.info.labels):
                 barred.append(candidate)
+                continue
+            if (place.peer, candidate.root) in tried:
                 continue
             needs, context = memory_of(candidate.seed, spec, place.free)
             if lacking := missing(needs, place.free):

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from atmo import receipts
-from atmo.errors import ModelCouldCome, NoRoute
+from atmo.errors import AtmoError, Cancelled, ModelCouldCome, NoRoute
 from atmo.ids import PeerId, format_peer, parse_peer
 from atmo.mesh.constraints import Constraints
 from atmo.mesh.query import Query
 from atmo.mesh.rows import NodeInfo
 from atmo.node.migration import Journey, Migration
-from atmo.node.plan import Plan
+from atmo.node.plan import Move, Plan
 
 if TYPE_CHECKING:
     from atmo.gateway.handle import Wish
@@ -34,6 +34,9 @@ AGREE = (
     "Nothing moved. Agree to it, and the model comes and answers: "
     'extra_body={"atmo": {"migrate": "yes"}}, or the header X-Atmo-Migrate: yes.'
 )
+
+# Plans that one request may try, each once. A guess: a third that does not load says something about the place.
+MAX_PLANS = 3
 
 QueryOf = Callable[["Wish"], Query]
 Perform = Callable[[Query], AsyncGenerator[Json, None]]
@@ -111,8 +114,38 @@ class Private:
         return plan
 
     async def _migrated(self, plan: Plan, query: Query, perform: Perform, began_s: float) -> AsyncGenerator[Json, None]:
-        """The model comes, and then the answer."""
-        journey = Journey(plan, self._node.clock.wall())
+        """The model comes, and then the answer. Where it does not come, or does not load, the next plan is tried: what
+        was agreed to is the rule, not the model."""
+        tried: set[Move] = set()
+        while True:
+            journey = Journey(plan, self._node.clock.wall())
+            tried.add(plan.move)
+            try:
+                async with aclosing(self._with(journey, query, perform, began_s)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except AtmoError as error:
+                if journey.ended_s or isinstance(error, Cancelled):
+                    raise  # it is there, and failed at the request; or the node stops
+                plan = await self._next(query, tried, error)
+                log.warning("the next model is tried", why=error.message, next=plan.candidate.seed.descriptor.model)
+                yield {**self._migration.show(plan), "agreed": True, "because": error.message}
+
+    async def _next(self, query: Query, tried: set[Move], error: AtmoError) -> Plan:
+        """What would be planned without what was tried. Raises the error where there is nothing, or enough was."""
+        if len(tried) >= MAX_PLANS:
+            raise error
+        try:
+            return await self._migration.plan(query, tried)
+        except NoRoute:
+            raise error from None
+
+    async def _with(
+        self, journey: Journey, query: Query, perform: Perform, began_s: float
+    ) -> AsyncGenerator[Json, None]:
+        """The planned model comes, and then the answer."""
+        plan = journey.plan
         root = bytes.fromhex(plan.candidate.root)
         try:
             with self._visitors.used(root):
@@ -123,7 +156,7 @@ class Private:
                     async for event in events:
                         yield event
         finally:
-            if journey.capability:
+            if journey.capability or (journey.moved_bytes and plan.place.peer == self._node.mesh.peer):
                 await self._visitors.leave(root, journey.capability, came=journey.moved_bytes > 0)
 
     async def _proven(

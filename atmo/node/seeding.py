@@ -37,7 +37,8 @@ def seed_of(stored: StoredModel) -> Seed | None:
             told = Descriptor(id=f"atmo:model:{slug(stored.name)}", type="model", description=stored.name)
             descriptor, kind, shape = _named(told, stored), "", Shape()
         else:
-            descriptor = _named(describe_offer(ServeSection(model=model.name), model, 0), stored)
+            sees = model.projector is not None
+            descriptor = _named(describe_offer(ServeSection(model=model.name), model, 0, sees=sees), stored)
             kind, shape = model.kind, shape_of(model.info)
     except AtmoError as error:
         log.warning("a model is not given away", model=stored.name, why=error.message)

@@ -82,6 +82,7 @@ class Transfers:
         self.bringing: Callable[[PeerId, Bring | Brought], None] = lambda peer, message: None
         self.giving = Giving(
             self, mesh.say, self._send_bulk, self._gave, own=mesh.peer, pool=self._pool, clock=clock,
+            in_flight=mesh.transport.bulk_in_flight,
             bytes_per_s=config.models.upload_mb_per_s * 1e6,
         )  # fmt: skip
         mesh.exchange = self

@@ -48,7 +48,7 @@ class Visitors:
 
     async def leave(self, root: bytes, capability: str, *, came: bool) -> None:
         """A request is over: let the model go, if it came for it or another one that is over, unless it is kept or in
-        use. Raises nothing."""
+        use. capability: "" for a model that did not load. Raises nothing."""
         node = self._node
         if node.config.models.keep_migrated:
             return

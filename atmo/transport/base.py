@@ -127,6 +127,9 @@ class Transport(Protocol):
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         """The receiver has dealt with a bulk frame of this size: its sender may send as much again."""
 
+    def bulk_in_flight(self, peer: PeerId) -> int:
+        """Bytes sent on `Lane.BULK` and not known to be released there: up to half a window more than really are."""
+
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         """Let the peer have so much in flight on `Lane.BULK`, MAX_BULK_WINDOW_BYTES at most. It is never narrowed."""
 

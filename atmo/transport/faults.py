@@ -121,6 +121,9 @@ class FaultyTransport:
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         self.inner.release_bulk(peer, frame_bytes)
 
+    def bulk_in_flight(self, peer: PeerId) -> int:
+        return self.inner.bulk_in_flight(peer)
+
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         self.inner.widen_bulk(peer, window_bytes)
 

@@ -191,6 +191,7 @@ class IoThread:
             while not self._stopping:
                 self._round()
         except BaseException as exc:  # handed to whoever waits, not swallowed
+            self.is_over = True  # before anybody hears of it
             (self.ended if self.bound.done() else self.bound).set_exception(exc)
         finally:
             for link in list(self._table.links.values()):

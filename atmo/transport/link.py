@@ -146,6 +146,7 @@ class Link:
     ack_asked_bytes: int = 0
     gossip_read_bytes: int = 0
     bulk_window_bytes: int = BULK_WINDOW_BYTES  # what the peer may have in flight, as asked for
+    bulk_released_bytes: int = 0  # of received frames; gathered, so that the IO thread is woken twice in a window
     outbox: BulkOutbox = field(default_factory=BulkOutbox)
 
     @property

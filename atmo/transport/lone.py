@@ -44,6 +44,9 @@ class LoneTransport:
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         return
 
+    def bulk_in_flight(self, peer: PeerId) -> int:
+        return 0
+
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         return
 

@@ -184,6 +184,10 @@ class MemoryTransport:
         if grant_bytes:
             end.other.owner.happen(end.other, _Granted(grant_bytes))
 
+    def bulk_in_flight(self, peer: PeerId) -> int:
+        end = self._links.get(peer)
+        return end.outbox.in_flight if end is not None else 0
+
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
         end = self._links.get(peer)
         if end is None or end.other is None:

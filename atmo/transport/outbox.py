@@ -27,6 +27,10 @@ class BulkOutbox:
         self._waiting.append((frame, turn, put))
         await turn
 
+    @property
+    def in_flight(self) -> int:
+        return self._credit.in_flight
+
     def refill(self, size_bytes: int) -> None:
         """Raises RemoteProtocolError when more is given back than was spent."""
         self._credit.refill(size_bytes)

@@ -18,6 +18,7 @@ from atmo.ids import MeshId, Multiaddr, PeerId, format_peer, short
 from atmo.keys import Credential, CurveKeys
 from atmo.transport.base import (
     MAX_BACKLOG_BYTES,
+    MAX_BULK_WINDOW_BYTES,
     MAX_FRAME_BYTES,
     Deliver,
     DialFailed,
@@ -147,11 +148,19 @@ class ZmqTransport:
 
     def release_bulk(self, peer: PeerId, frame_bytes: int) -> None:
         link = self._links.get(peer)
-        if link is not None and self._thread is not None:
-            self._thread.release_bulk(link, frame_bytes)
+        if link is None or self._thread is None:
+            return
+        link.bulk_released_bytes += frame_bytes
+        if link.bulk_released_bytes * 2 >= link.bulk_window_bytes:  # before that nothing would be granted (credit.py)
+            released_bytes, link.bulk_released_bytes = link.bulk_released_bytes, 0
+            self._thread.release_bulk(link, released_bytes)
+
+    def bulk_in_flight(self, peer: PeerId) -> int:
+        link = self._links.get(peer)
+        return link.outbox.in_flight if link is not None else 0
 
     def widen_bulk(self, peer: PeerId, window_bytes: int) -> None:
-        link = self._links.get(peer)
+        link, window_bytes = self._links.get(peer), min(window_bytes, MAX_BULK_WINDOW_BYTES)
         if link is not None and self._thread is not None and window_bytes > link.bulk_window_bytes:
             link.bulk_window_bytes = window_bytes
             self._thread.widen_bulk(link, window_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atmo.ids import PeerId
-from atmo.models.uploads import ELSEWHERE_S, MAX_PEERS, MAX_QUEUED, Bucket, Uploads
+from atmo.models.uploads import ELSEWHERE_S, MAX_PEERS, MAX_QUEUED, MOST_WAY_S, Bucket, Uploads
 
 ROOT = bytes(32)
 
@@ -43,6 +43,22 @@ def test_what_waits_for_a_slow_line_is_not_given_to_a_second_one_meanwhile() -> 
     uploads.next(peer(1), sent_s)
     assert uploads.ask(peer(2), ROOT, (5,), sent_s + 0.5 * ELSEWHERE_S).elsewhere == ((peer(1), (5,)),)
     assert uploads.ask(peer(2), ROOT, (5,), sent_s + 0.6 * ELSEWHERE_S).queued == 1
+
+
+def test_what_is_on_its_way_over_a_slow_line_is_not_given_to_a_second_one_until_it_is_there() -> None:
+    on_way = {peer(1): 2}
+    uploads = Uploads(lambda who: on_way.get(who, 0))
+    uploads.shares(peer(1), ROOT)
+    uploads.ask(peer(1), ROOT, (5, 6), 0.0)
+    uploads.next(peer(1), 0.0)
+    uploads.next(peer(1), 0.0)
+
+    for now_s in (1.0, ELSEWHERE_S + 1.0, 2 * ELSEWHERE_S + 1.0):
+        assert uploads.ask(peer(2), ROOT, (5,), now_s).elsewhere == ((peer(1), (5,)),)
+    on_way[peer(1)] = 1
+    assert uploads.ask(peer(2), ROOT, (6,), 3 * ELSEWHERE_S).elsewhere == ((peer(1), (6,)),), "this one still is"
+    assert uploads.ask(peer(2), ROOT, (5,), 3 * ELSEWHERE_S).queued == 1, "it is there, and was told of long ago"
+    assert uploads.ask(peer(3), ROOT, (6,), MOST_WAY_S + 1.0).queued == 1, "nobody waits for ever"
 
 
 def test_nobody_is_sent_to_one_that_only_takes_is_gone_or_had_it_long_ago() -> None:

@@ -1,9 +1,10 @@
-"""The boundary is a property: with retries, failover, hedging, audit, logs and a cloud to fall back on, no word of a
-prompt that must stay is found outside.
+"""The boundary is a property: with retries, failover, hedging, a prompt cache, audit, logs and a cloud to fall back on,
+no word of a prompt that must stay is found outside. That each of these was at work is asserted as well.
 
 Three real nodes on real sockets: `ward`, where it is asked, and `icu`, both inside; `office`, outside, which would love
 to answer; and a cloud that ward and office have keys for. Every frame that any of them hands to a socket is caught
-before it is encrypted, every request that reaches the cloud is kept, and every file of every node is read at the end.
+before it is encrypted, every request that reaches the cloud is kept, and every file of every node and of every engine's
+folder is read.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +147,13 @@ class Hospital:
     def _name(self, peer: PeerId | None) -> str:
         return "everybody" if peer is None else self.ward.mesh.name_of(peer)
 
+    def audited(self) -> tuple[int, int]:
+        """What the ward's audit trail holds: requests, and how many attempts failed."""
+        assert self.ward.gateway is not None
+        with closing(sqlite3.connect(self.ward.config.audit_file)) as database:
+            rows, retries = database.execute("select count(*), sum(retries) from requests").fetchone()
+        return int(rows), int(retries or 0)
+
 
 def _answer(request: Request) -> Reply:
     return as_json(OPENAI_MODELS) if request.path.endswith("/models") else OPENAI_HELLO
@@ -189,6 +199,9 @@ async def test_no_word_of_a_bounded_prompt_is_found_outside(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     said: list[str] = []
+    temporary = Path(environ["ATMO_HOME"]).parent / "tmp"  # where engines have their folders
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     async with hospital(environ) as place:
 
         def canary(what: str) -> str:
@@ -209,14 +222,26 @@ async def test_no_word_of_a_bounded_prompt_is_found_outside(
         assert isinstance(served, list)
         assert [event["node"] for event in served if event["event"] == "done"] == ["icu"]
         assert place.icu.mesh.peer in tap.holding(said[2])
+        again = await place.ask(f"Hello! Who are you? {said[2]}", constraints=INSIDE)
+        assert isinstance(again, list)
+        assert [event["cached_tokens"] > 10 for event in again if event["event"] == "done"] == [True], "a cache is on"
 
         # A hedge beside it, after no time at all: nobody else may be asked.
+        hedges: list[object] = []
         with monkeypatch.context() as patch:
+            hedge = asking.Asking._hedge
+
+            def noted(self: asking.Asking, *args: Any) -> None:
+                hedges.append(self)
+                hedge(self, *args)
+
+            patch.setattr(asking.Asking, "_hedge", noted)
             patch.setattr(asking, "HEDGE_SAMPLES", 1)
             patch.setattr(asking, "LEAST_HEDGE_S", 0.0)
             place.ward.mesh.asking._waits = {}
             for turn in range(2):
                 assert isinstance(await place.ask(canary(f"hedged-{turn}"), constraints=INSIDE), list)
+        assert hedges, "a second node was looked for"
 
         # It refuses, again and again: retries and failover find nobody, the cloud is not fallen back on.
         place.icu.mesh.serving._draining = True
@@ -243,6 +268,8 @@ async def test_no_word_of_a_bounded_prompt_is_found_outside(
         await until(lambda: tap.holding(said[-1]), "it was asked")
         await place.icu.mesh.transport.close()
         await asked
+        await until(lambda: place.audited()[0] == len(said) + 1, "all of it is in the audit trail")
+        assert place.audited()[1] >= 1, "and that there were attempts that failed"
 
         for word in said[2:]:
             assert place.leaks(tap, word) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from atmo.client import SyncClient
 from atmo.config import Config, DiscoverySection, NodeSection, load
-from atmo.errors import NoRoute
+from atmo.errors import EngineUnavailable, NoRoute
 from atmo.gateway.handle import AskRequest
 from atmo.ids import PeerId
 from atmo.mesh.messages import Bring, Brought
@@ -20,6 +21,7 @@ from atmo.node import migration
 from atmo.node.migration import Migration
 from atmo.node.node import Node
 from tests.cluster import atmo, eventually
+from tests.inference.gguf_maker import png, write_eye, write_parrot
 from tests.node.sites import NOTHING, Site, events_of, nano, of_kind, start_both, two_sites
 from tests.node.swarm_support import until
 
@@ -199,3 +201,37 @@ async def test_while_a_model_is_loaded_elsewhere_its_node_says_so_again_and_agai
 
 async def _events(node: Node, wish: AskRequest) -> list[dict[str, object]]:
     return [event async for event in node.ask(wish)]
+
+
+def test_a_model_that_does_not_load_gives_way_to_the_next_and_one_that_sees_comes_with_its_eye(
+    sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    office, hospital = sites
+    for name, blocks in (("broken", 9), ("parrot", 1)):  # the larger one is taken for the stronger, and comes first
+        folder = tmp_path / name
+        folder.mkdir()
+        model = write_parrot(folder / f"{name}.gguf", sees=True, blocks=blocks)
+        write_eye(folder / "mmproj-f32.gguf")
+        if name == "broken":
+            model.write_bytes(model.read_bytes().replace(b"tokenizer.ggml.model", b"tokenizer.ggml.mudel"))
+    roots = {name: office.has_model(name, tmp_path / name) for name in ("broken", "parrot")}
+    office.has_model("blind", nano())
+    _, ward = start_both(sites, monkeypatch, ward=NOTHING + "[models]\nkeep_migrated = false\n")
+    eventually(lambda: len(ward.models()["seeds"]) == 3, "all three could come")
+
+    picture = "data:image/png;base64," + base64.b64encode(png((255, 0, 0))).decode()
+    wishes: dict[str, object] = {"private": True, "migrate": "yes", "images": [picture], "max_tokens": 3}
+    events = events_of(ward, "Which colour?", **wishes)
+
+    first, second = of_kind(events, "plan")
+    assert (first["model"], second["model"], first.get("because")) == ("broken", "parrot", None)
+    assert "broken came and does not load" in second["because"]
+    assert "".join(event["text"] for event in of_kind(events, "text")) == "rrr", "what it saw decides"
+    assert of_kind(events, "receipt")[0]["receipt"]["transfer"]["root"] == roots["parrot"]
+    left = "what came for one request went after it, also what did not load"
+    eventually(lambda: not any(hospital.store.has(bytes.fromhex(root)) for root in roots.values()), left)
+
+    office.store.remove(bytes.fromhex(roots["parrot"]))
+    eventually(lambda: len(ward.models()["seeds"]) == 2, "only the broken one sees")
+    with pytest.raises(EngineUnavailable, match="broken came and does not load"):
+        events_of(ward, "Which colour?", **wishes)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.swarm import _one_downloader
+from bench.movers import one_downloader
 
 GB = 10**9
 BOUND_BYTES = 100 * 10**6
@@ -18,7 +18,7 @@ async def _peak_bytes(folder: Path, size_bytes: int) -> int:
     model = folder / "model.bin"
     with model.open("wb") as file:
         file.truncate(size_bytes)
-    done = await _one_downloader(folder, model, 1)
+    done = await one_downloader(folder, model, 1)
     assert done["bytes"] <= size_bytes
     return int(done["peak_rss_bytes"])
 

@@ -22,6 +22,11 @@ def installed_llama_engines() -> list[str]:
     return [name for name, (module, _) in _LLAMA.items() if find_spec(module) is not None]
 
 
+def takes_projector(engine: str) -> bool:
+    """Whether models get to see images here, with this engine or the one that `auto` stands for."""
+    return (installed_llama_engines() or [""])[0] == "xllamacpp" if engine == "auto" else engine == "xllamacpp"
+
+
 def choose(spec: ModelSpec) -> str:
     """The engine for `spec`: the one it names, or the best that is installed.
 

@@ -30,7 +30,8 @@ SCORE_CHARS = 200  # of a token's text in its score, as `atmo.generation` bounds
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A request as an engine takes it. messages: for the chat template, or raw: the prompt itself; tools: for the
-    template, empty where it has no place for them; grammar: that the answer is held to, "" for none."""
+    template, empty where it has no place for them; grammar: that the answer is held to, "" for none; images: of
+    all turns, in their order."""
 
     messages: list[Message]
     raw: str
@@ -38,6 +39,7 @@ class Plan:
     called: tuple[str, ...]
     format: CallFormat
     grammar: str
+    images: tuple[bytes, ...] = ()
 
     @property
     def mark(self) -> str:
@@ -86,12 +88,14 @@ class Writing:
         return pieces if self._calls is None else [part for piece in pieces for part in self._calls.push(piece)]
 
 
-def plan(task: Task, model: str, system_prompt: str, template: str) -> Plan:
-    """Raises UsageError for what makes no sense and for what the model cannot do. template: the model's own, or ""."""
+def plan(task: Task, model: str, system_prompt: str, template: str, *, sees: bool = False) -> Plan:
+    """Raises UsageError for what makes no sense and for what the model cannot do. template: the model's own, or "";
+    sees: it takes images."""
     turns = task.turns
-    if not any(turn.content.strip() or turn.calls for turn in turns):
+    images = tuple(image for turn in turns for image in turn.images)
+    if not images and not any(turn.content.strip() or turn.calls for turn in turns):
         raise UsageError("The prompt is empty.", hint="Say something.")
-    if any(turn.images for turn in turns):
+    if images and not sees:
         raise UsageError(f"{model} cannot see images.", hint="Ask a model with vision, or describe the image.")
     if task.form.raw and task.form.tools:
         raise UsageError("Tools need a chat, and this is a plain completion.", hint="Leave one of them away.")
@@ -108,6 +112,7 @@ def plan(task: Task, model: str, system_prompt: str, template: str) -> Plan:
         called=tuple(tool.name for tool in tools),
         format=known,
         grammar=_grammar(task.form, tools, known),
+        images=images,
     )
 
 

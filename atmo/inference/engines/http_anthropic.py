@@ -11,14 +11,13 @@ from atmo.errors import Overloaded, UsageError
 from atmo.generation import CallDelta, Finish, Piece, Task, Turn
 from atmo.inference.engines.http_model import (
     FoundModel,
-    base64_of,
     broken_off,
     cannot_go_on,
-    image_type,
     parsed_tools,
     refuse,
 )
 from atmo.inference.engines.http_upstream import Access, Upstream
+from atmo.inference.engines.pictures import base64_of, image_type
 
 _VERSION = "2023-06-01"
 _MAX_TOKENS = 4096  # the API wants a number; as many as its oldest models can give

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -88,14 +87,6 @@ def parsed_schema(task: Task) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError("The JSON schema must be an object.")
     return found
-
-
-def image_type(image: bytes) -> str:
-    return "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
-
-
-def base64_of(image: bytes) -> str:
-    return b64encode(image).decode()
 
 
 def broken_off(host: str) -> EngineUnavailable:

@@ -10,8 +10,15 @@ import msgspec
 from atmo.errors import AtmoError, UsageError
 from atmo.generation import CallDelta, Finish, Piece, Task, Turn
 from atmo.inference.engines.calls import new_call_id
-from atmo.inference.engines.http_model import FoundModel, base64_of, broken_off, parsed_schema, parsed_tools, refuse
+from atmo.inference.engines.http_model import (
+    FoundModel,
+    broken_off,
+    parsed_schema,
+    parsed_tools,
+    refuse,
+)
 from atmo.inference.engines.http_upstream import Access, Upstream
+from atmo.inference.engines.pictures import base64_of
 
 _MAX_MODELS = 200  # looked at in one listing; a guess
 _NS = 1e-9

@@ -11,15 +11,14 @@ from typing import Any
 from atmo.generation import CallDelta, Finish, Piece, Task, TokenScore, Turn
 from atmo.inference.engines.http_model import (
     FoundModel,
-    base64_of,
     broken_off,
     cannot_go_on,
-    image_type,
     parsed_schema,
     parsed_tools,
     refuse,
 )
 from atmo.inference.engines.http_upstream import Access, Upstream
+from atmo.inference.engines.pictures import content_of
 
 OFFICIAL_HOST = "api.openai.com"
 OURS = "atmosphere"  # as a node's own API names the owner of its models: a mesh must not find itself
@@ -124,9 +123,7 @@ def _form(task: Task) -> dict[str, Any]:
 def _message(turn: Turn) -> dict[str, Any]:
     message: dict[str, Any] = {"role": turn.role, "content": turn.content}
     if turn.images:
-        urls = [f"data:{image_type(image)};base64,{base64_of(image)}" for image in turn.images]
-        parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-        message["content"] = [{"type": "text", "text": turn.content}, *parts]
+        message["content"] = content_of(turn.content, turn.images)
     if turn.calls:
         message["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -17,6 +17,7 @@ import msgspec
 
 from atmo.errors import UsageError
 from atmo.generation import Form, Turn
+from atmo.inference.engines.pictures import content_of
 from atmo.inference.engines.schema import SchemaRules, literal, read_json
 
 Message = dict[str, Any]
@@ -124,6 +125,8 @@ def message_of(turn: Turn, *, as_text: bool) -> Message:
         written = [_call_text(call.name, call.arguments) for call in turn.calls]
         return {"role": turn.role, "content": "\n".join([turn.content, *written]).strip()}
     message: Message = {"role": turn.role, "content": turn.content}
+    if turn.images:
+        message["content"] = content_of(turn.content, turn.images)
     if turn.calls:
         message["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -8,7 +8,9 @@ folder stays). So there is no port, nobody else can connect, and nothing is left
 
 The server's stream names the last token of each piece only: where several tokens make up one character, the ids of the
 first are missing. They are found again from the piece's text (`_piece`), which is exact whenever the model wrote the
-character in the tokenizer's own way, and otherwise another spelling of exactly the same text.
+character in the tokenizer's own way, and otherwise another spelling of exactly the same text. An answer about an image
+that goes on where another engine broke off is begun with that engine's text for the same reason: such a prompt has no
+ids.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from atmo.inference.engine import EngineLoad, ModelFacts, ModelSpec
 from atmo.inference.engines.chats import Plan, Writing, left_to_write, overflow, plan, stopped_already
 from atmo.inference.engines.llama_http import HttpRefusal, LlamaHttp
 from atmo.inference.engines.memory import Free, address_space_left, check
+from atmo.inference.engines.pictures import base64_of
 from atmo.inference.engines.sizing import Sizing, size
 from atmo.inference.engines.xllama_run import Begun, Run, payload, score_in, score_request, scores_of
 from atmo.inference.gpus import seen
@@ -35,6 +39,8 @@ from atmo.models.gguf import read_gguf, read_text
 
 _SOCKET = "llama.sock"  # llama.cpp takes a host name that ends so for a Unix socket
 _LIKELIEST = 40  # tokens among which one that was drawn is looked for first; a guess
+# So ends what stands for an image in a prompt. With nothing behind it llama.cpp aborts its process.
+_MARK_ENDS = "__>"
 _SPARE_CONNECTIONS = 4  # for tokenizing and templates while all slots stream
 
 
@@ -43,7 +49,8 @@ def open_xllama(spec: ModelSpec, folder: Path) -> XllamaEngine:
     path = Path(spec.path).resolve()
     info = read_gguf(path)
     sizing = size(spec, info)
-    check(spec, info, sizing, Free(min(THIS.free_bytes(), address_space_left()), seen().free_bytes))
+    weights = replace(info, size_bytes=info.size_bytes + (Path(spec.projector).stat().st_size if spec.projector else 0))
+    check(spec, weights, sizing, Free(min(THIS.free_bytes(), address_space_left()), seen().free_bytes))
     started_s = time.monotonic()
     server = _start_server(spec, path, sizing, folder, embeds=info.embeds)
     connect = _hide_socket(folder)
@@ -66,6 +73,9 @@ def _start_server(spec: ModelSpec, path: Path, sizing: Sizing, folder: Path, *, 
     os.chdir(folder)  # a Unix socket's whole path must be under 108 bytes, and a temporary folder's may not be
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
+    if spec.projector:
+        params.mmproj.path = str(Path(spec.projector).resolve())
+        params.mmproj_use_gpu = spec.gpu_layers != 0
     params.hostnames = [_SOCKET]
     params.n_ctx = sizing.context * sizing.slots
     params.n_parallel = sizing.slots
@@ -85,7 +95,8 @@ def _start_server(spec: ModelSpec, path: Path, sizing: Sizing, folder: Path, *, 
         return xllamacpp.Server(params)
     except RuntimeError as error:
         raise ModelInvalid(
-            f"llama.cpp cannot load {path}.", hint="Its architecture may be too new, or the file damaged."
+            f"llama.cpp cannot load {path}{f' with {Path(spec.projector).name}' if spec.projector else ''}.",
+            hint="Its architecture may be too new, or a file damaged.",
         ) from error
 
 
@@ -117,7 +128,9 @@ class XllamaEngine:
         self._busy = 0
 
     async def chat(self, task: Task) -> AsyncGenerator[Piece | Finish, None]:
-        planned = plan(task, self._spec.name, self._spec.system_prompt, self._template)
+        planned = plan(task, self._spec.name, self._spec.system_prompt, self._template, sees=bool(self._spec.projector))
+        if planned.images and task.form.logprobs >= 0:
+            raise UsageError(f"{self._spec.name} tells no probabilities about images.", hint="Ask without logprobs.")
         arrived_s = time.monotonic()
         async with self._slot(), aclosing(self._answer(task, planned, time.monotonic() - arrived_s)) as parts:
             async for part in parts:
@@ -141,7 +154,7 @@ class XllamaEngine:
             self._slots.release()
 
     async def _answer(self, task: Task, planned: Plan, queue_s: float) -> AsyncGenerator[Piece | Finish, None]:
-        begun = await self._begun(task, await self._prompt(planned))
+        begun = await self._begun(task, await self._prompt(planned), planned.images)
         if begun.end:
             yield Finish(reason=begun.end, prompt_tokens=begun.prompt_tokens, queue_s=queue_s)
             return
@@ -170,17 +183,19 @@ class XllamaEngine:
         prompt: str = (await self._http.post("/apply-template", asked))["prompt"]
         return prompt
 
-    async def _begun(self, task: Task, prompt: str) -> Begun:
+    async def _begun(self, task: Task, prompt: str, seen: tuple[bytes, ...]) -> Begun:
         """The prompt, and behind it what of the answer is there already."""
-        prefix = task.prefix
+        prefix, images = task.prefix, tuple(base64_of(image) for image in seen)
         if not prefix.token_ids and not prefix.text:
-            return Begun(prompt, task.sampling.max_tokens)
+            spare = "\n" if images and prompt.endswith(_MARK_ENDS) else ""
+            return Begun(prompt + spare, task.sampling.max_tokens, images=images)
         ids = list(prefix.token_ids) or await self._tokens(prefix.text)
         asked = await self._tokens(prompt, whole=True)
         said = (await self._http.post("/detokenize", {"tokens": ids}))["content"]
         left = left_to_write(task, len(ids))
         end = "stop" if stopped_already(task, said) else "length" if left is None else ""
-        return Begun([*asked, *ids], left or 0, len(ids), len(asked), end, said)
+        whole = f"{prompt}{said}" if images else [*asked, *ids]
+        return Begun(whole, left or 0, len(ids), len(asked), end, said, images)
 
     async def _tokens(self, text: str, *, whole: bool = False) -> list[int]:
         """whole: a begin token goes first where the model wants one."""

@@ -16,7 +16,8 @@ _SURELY = 1e6  # added to a logit, so that its token is the one; scores are take
 @dataclass(frozen=True, slots=True)
 class Begun:
     """What the model is to go on with. max_tokens: that may follow, 0 for any number; tokens: how many at the end of
-    `prompt` belong to the answer; end: why nothing may follow; text: what those tokens say."""
+    `prompt` belong to the answer; end: why nothing may follow; text: what those tokens say; images: in the order of
+    their marks in the prompt, as base64."""
 
     prompt: str | list[int]
     max_tokens: int
@@ -24,6 +25,7 @@ class Begun:
     prompt_tokens: int = 0
     end: str = ""
     text: str = ""
+    images: tuple[str, ...] = ()
 
 
 class Run:
@@ -77,7 +79,10 @@ class Run:
 
 def payload(task: Task, begun: Begun, grammar: str, mark: str) -> dict[str, Any]:
     """mark: what opens a call of a tool, to be shown even where the model has a control token for it."""
-    sampling, asked = task.sampling, _always(begun.prompt)
+    prompt: Any = begun.prompt
+    if begun.images:
+        prompt = {"prompt_string": begun.prompt, "multimodal_data": list(begun.images)}
+    sampling, asked = task.sampling, _always(prompt)
     asked |= {
         "stream": True,
         "return_progress": True,  # an event for each batch of the prompt: a closed connection is noticed there as well
