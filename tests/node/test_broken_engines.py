@@ -165,7 +165,7 @@ async def test_a_capability_whose_worker_dies_is_withdrawn_everywhere_and_comes_
         pid = far.services[tone].report()["worker_pid"]
         os.kill(pid, signal.SIGKILL)
         await until(lambda: not offered(), "near knows that it is down")
-        with pytest.raises(NoRoute, match=r"loading or restarting excludes 1 \(far\)"):
+        with pytest.raises(NoRoute, match=r"\(far\) is excluded by loading or restarting"):
             near.route(RouteRequest(text="How does this sound?", model=tone))
         await until(offered, "near knows that it is back")
         assert far.services[tone].report()["worker_pid"] != pid
