@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from atmo.keys import issue_revocation
 from atmo.mesh import events
 from atmo.mesh.codec import decode, encode
 from atmo.mesh.conduct import ROWS_PER_S
@@ -19,6 +20,7 @@ from atmo.mesh.rows import Kind, RowId
 from atmo.mesh.sim import Conditions, Sim, SimNode, mishaps
 from atmo.mesh.sim.life import Life
 from atmo.mesh.sim.misfortunes import revive
+from atmo.mesh.sim.node import EPOCH_S
 from atmo.mesh.sim.requests import Requests
 from tests.vectors import make
 
@@ -219,6 +221,29 @@ def test_an_hour_of_misfortunes_leaves_no_trace(seed: int) -> None:
     assert report.misfortunes >= 3
     assert report.requests > 500
     assert report.availability >= 0.999
+
+
+def test_a_revoked_member_is_ignored_on_its_links_within_two_seconds_and_by_the_mesh_within_ten() -> None:
+    """Although the simulated nodes do not hang up on it, as real ones do."""
+    sim = Sim(0, conditions=Conditions(min_ms=10.0, max_ms=50.0), sizes=ViewSizes(everyone=0), real_keys=True)
+    sim.grow(30, rows=30, over_s=2.0)
+    sim.run(15.0)
+    owner, *others, revoked = sim.nodes
+    linked = [node for node in others if revoked.peer in node.core.links]
+    assert 0 < len(linked) < len(others)
+    assert all(knows(node, revoked) for node in others)
+
+    sim.tell(owner, events.Revoke(issue_revocation(sim.registry._root, revoked.peer, EPOCH_S + sim.time_s)))
+
+    sim.wait_until(lambda: not any(knows(node, revoked) for node in linked), 2.0, "its neighbours ignore it")
+    sim.wait_until(lambda: not any(knows(node, revoked) for node in others), 8.0, "everybody ignores it")
+    sim.offer(revoked, "atmo:chat:again")
+    sim.run(60.0)
+    assert not any(knows(node, revoked) for node in [owner, *others])
+
+
+def knows(node: SimNode, other: SimNode) -> bool:
+    return any(row.id.origin == other.peer for kind in Kind for row in node.core.store.rows(kind))
 
 
 def test_equal_seeds_give_equal_lives() -> None:
