@@ -33,7 +33,6 @@ class Container:
         self._process = subprocess.Popen(
             self._found(words),
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
             cwd="/",
             env=self._whole_environment(),
         )

@@ -10,6 +10,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from atmo.config import LANES, load
 from atmo.errors import NodeNotRunning
 from tests.cluster import eventually
 from tests.deploy.containers import PATIENCE_S, Container
-from tests.deploy.ports import free_ports, lanes
+from tests.deploy.ports import Ports
 from tests.deploy.recipes import compose, image
 
 NODES = ("one", "two", "three")
@@ -28,10 +29,12 @@ NODES = ("one", "two", "three")
 class Service(Container):
     """A node of the compose file, of what the image installs; `owner` is whose volume it has."""
 
-    def __init__(self, name: str, programs: Path, place: Path, doors: dict[str, int], owner: str = "") -> None:
+    def __init__(
+        self, name: str, programs: Path, place: Path, ports: Ports, doors: dict[str, int], owner: str = ""
+    ) -> None:
         self.name = name
         self.recipe = compose()["services"][name]
-        self.api_port, self.lane_port = free_ports(1)[0], lanes()
+        self.api_port, self.lane_port = ports.one(), ports.lanes()
         told = {**image().environment, **(self.recipe.get("environment") or {})}
         told |= {"ATMO_DISCOVERY_RUNTIMES": "false", "ATMO_GATEWAY_PORT": str(self.api_port)}
         told |= {"ATMO_PORT": str(doors.get(name, 0)), "ATMO_TRANSPORT_LANE_PORT": str(self.lane_port)}
@@ -63,9 +66,9 @@ class Service(Container):
             return error.code
 
 
-def invite(programs: Path, place: Path) -> None:
+def invite(programs: Path, place: Path, ports: Ports) -> None:
     """What the service `invite` does before the others start."""
-    service = Service("invite", programs, place, {}, owner="one")
+    service = Service("invite", programs, place, ports, {}, owner="one")
     outcome = service.run(*service.recipe["entrypoint"], *map(service.swapped, service.recipe["command"]))
     assert outcome.code == 0, outcome.err
 
@@ -79,10 +82,16 @@ def place(environ: dict[str, str]) -> Path:
 
 
 @pytest.fixture
-def nodes(programs: Path, place: Path) -> Iterator[list[Service]]:
-    invite(programs, place)
-    doors = dict(zip(NODES, free_ports(len(NODES)), strict=True))
-    services = [Service(name, programs, place, doors) for name in NODES]
+def ports() -> Iterator[Ports]:
+    with closing(Ports()) as ports:
+        yield ports
+
+
+@pytest.fixture
+def nodes(programs: Path, place: Path, ports: Ports) -> Iterator[list[Service]]:
+    invite(programs, place, ports)
+    doors = {name: ports.one() for name in NODES}
+    services = [Service(name, programs, place, ports, doors) for name in NODES]
     for service in services:
         service.start()
     yield services
@@ -90,7 +99,9 @@ def nodes(programs: Path, place: Path) -> Iterator[list[Service]]:
 
 
 @pytest.mark.timeout(600)  # some seconds where the machine is not busy with other things
-def test_three_containers_are_one_mesh_that_asks_for_a_key(nodes: list[Service], programs: Path, place: Path) -> None:
+def test_three_containers_are_one_mesh_that_asks_for_a_key(
+    nodes: list[Service], programs: Path, place: Path, ports: Ports
+) -> None:
     one, two, three = nodes
     for node in nodes:
         eventually(lambda node=node: node.sees() == set(NODES), f"{node.name} sees all", PATIENCE_S)  # type: ignore[misc]
@@ -99,7 +110,7 @@ def test_three_containers_are_one_mesh_that_asks_for_a_key(nodes: list[Service],
 
     token = (place / "invite" / "token").read_text()
     assert (place / "invite" / "token").stat().st_mode & 0o777 == 0o600
-    invite(programs, place)
+    invite(programs, place, ports)
     assert (place / "invite" / "token").read_text() == token, "a second `up` makes no second token"
     assert "Only the owner" in two.run("atmo", "mesh", "invite").err
 

@@ -26,7 +26,7 @@ from atmo.client import running_nodes
 from atmo.config import load
 from atmo.transport.neighbours import NodeCard
 from tests.cluster import eventually
-from tests.deploy.ports import free_ports
+from tests.deploy.ports import Ports
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0
@@ -82,6 +82,7 @@ class World:
     place: Path
     machines: dict[str, dict[str, str]] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
+    ports: Ports = field(default_factory=Ports)
 
     def play(self, story: Sequence[Step]) -> None:
         """Raises AssertionError with the step that did not go as it is written. What a step should show may take its
@@ -132,13 +133,14 @@ class World:
             "COLUMNS": "200",
             "ATMO_DISCOVERY_LAN": "false",
             "ATMO_DISCOVERY_RUNTIMES": "false",
-            "ATMO_GATEWAY_PORT": str(free_ports(1)[0]),
+            "ATMO_GATEWAY_PORT": str(self.ports.one()),
         }
 
     def close(self) -> None:
         for card in self._running():
             os.kill(card.pid, signal.SIGTERM)
         eventually(lambda: not self._running(), "all nodes are gone", PATIENCE_S)
+        self.ports.close()
 
     def _running(self) -> list[NodeCard]:
         return [card for environ in self.machines.values() for card in running_nodes(load(environ=environ))]

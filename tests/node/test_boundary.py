@@ -14,6 +14,7 @@ import base64
 import os
 import sqlite3
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -238,8 +239,8 @@ async def test_no_word_of_a_bounded_prompt_is_found_outside(
             patch.setattr(asking.Asking, "_hedge", noted)
             patch.setattr(asking, "HEDGE_SAMPLES", 1)
             patch.setattr(asking, "LEAST_HEDGE_S", 0.0)
-            place.ward.mesh.asking._waits = {}
             for turn in range(2):
+                place.ward.mesh.asking._waits = {"atmo:chat:atmo-nano": deque([0.0])}
                 assert isinstance(await place.ask(canary(f"hedged-{turn}"), constraints=INSIDE), list)
         assert hedges, "a second node was looked for"
 
