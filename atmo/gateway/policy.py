@@ -9,6 +9,7 @@ page from elsewhere has none, and no browser adds it by itself.
 
 from __future__ import annotations
 
+import functools
 import re
 
 import structlog
@@ -26,6 +27,8 @@ log = structlog.get_logger("atmo.gateway")
 PUBLIC = frozenset(("/health", "/ready", "/docs", "/openapi.json"))
 # The web page, which asks for a key where one is needed.
 PAGE, PAGE_FILES = "/", "/web/"
+# A name has 253 at most (RFC 1035), then comes the port; so what is remembered of strangers' names stays small.
+MAX_HOST_BYTES = 300
 # For the owner at the Unix socket alone: what ends the node, changes the mesh or tells who belongs to it.
 OWNERS = frozenset(("/api/stop", "/api/revoke", "/api/members", "/api/fetch", "/api/fetch/stop"))
 _PORT = re.compile(rb":\d{1,5}$")
@@ -91,8 +94,11 @@ class Policy:
         return found
 
 
+@functools.lru_cache(maxsize=256)
 def _ours(host: bytes) -> bool:
     """Is it this machine itself? An address counts: a page that was loaded by address cannot make it mean another."""
+    if len(host) > MAX_HOST_BYTES:
+        return False
     name = _PORT.sub(b"", host).strip(b"[]").lower()
     if name == b"localhost" or name.endswith(b".localhost"):
         return True

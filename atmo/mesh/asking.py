@@ -267,6 +267,8 @@ class Asking:
     # Beside a slow one
 
     def _plan_hedge(self, opened: _Open, decision: Decision) -> None:
+        if decision.rows_read == 1:
+            return  # nobody else has it
         waits = self._waits.get(decision.capability)
         if waits is not None and len(waits) >= HEDGE_SAMPLES:
             slow_s = sorted(waits)[int(0.95 * len(waits))]

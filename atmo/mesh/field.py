@@ -254,6 +254,8 @@ class GradientField:
     def _values(self, rows: NDArray[np.int32], spans: Sequence[slice], size: Size, local: PeerId, now: float) -> Floats:
         """(len(TERMS), n), see `terms_of_each`. spans: where each class's rows are."""
         columns, n = self.table.rows, len(rows)
+        if n == 1:
+            return self._values_of_one(int(rows[0]), size, local, now)
         told = columns.block.take(rows, axis=0).T.copy()  # (len(TOGETHER), n); the copy makes each of them contiguous
         if np.count_nonzero(told[_OWN]):
             for at in np.flatnonzero((told[_OWN] > 0) & (told[_SETTLED] != told[_SAID])).tolist():
@@ -291,6 +293,45 @@ class GradientField:
         potential_s += weight * phi_s
         self._weigh_failures(told, failures, potential_s, now)
         return values
+
+    def _values_of_one(self, row: int, size: Size, local: PeerId, now: float) -> Floats:
+        """(len(TERMS), 1): the same for a candidate without rivals, whose medians are its own. Without numpy, which
+        would take five times as long for one."""
+        columns, settings = self.table.rows, self.settings
+        told: list[float] = columns.block[row].tolist()
+        own, slots = told[_OWN], told[_SLOTS]
+        if own > 0 and told[_SETTLED] != told[_SAID]:
+            self._settle(row, told[_SAID] - settings.gossip_delay_s)
+            own = float(columns.own[row])
+        peer = int(columns.peer[row])
+        here = peer == self.table.find_peer(local)
+        latency_s = 0.0 if here else float(self.table.peers.rtt_s[peer])
+        if latency_s < 0:
+            latency_s = settings.unknown_rtt_s
+        if told[_EXCESS]:
+            fading = math.exp(min(told[_EXCESS_AT] - now, 0.0) / settings.tau_s)
+            latency_s = max(latency_s, told[_EXCESS] * fading)
+        service_s = self._service_of_one(told, size)
+        phi_s = service_s * (1.0 + max(0.0, told[_IN_FLIGHT] + own + 1.0 - slots) / slots)
+        latency_s = max(latency_s, min(now - told[_SINCE] - phi_s, MAX_SERVICE_S))
+        phi_s += latency_s
+        age_s = 0.0 if here else max(0.0, now - told[_SAID])
+        weight = math.exp(-age_s / settings.tau_staleness_s)
+        failures = self._failures_left(row, now) if told[_FAILURES] else 0.0
+        potential_s = phi_s * (1.0 + settings.failure_weight * failures)
+        terms = (latency_s, service_s, told[_IN_FLIGHT], own, slots, age_s, weight, phi_s, phi_s, failures, potential_s)
+        return np.array(terms).reshape(len(TERMS), 1)
+
+    def _service_of_one(self, told: list[float], size: Size) -> float:
+        """S of a candidate without rivals: no bound but its own."""
+        settings = self.settings
+        if told[_SAMPLES] >= settings.trusted_samples:
+            service_s = told[_PROMPT] * size.prompt + told[_OUTPUT] * size.output
+        elif told[_SERVICE]:
+            service_s = told[_SERVICE]
+        else:
+            service_s = size.units / max(told[_DECODE], 1e-6) if told[_DECODE] > 0 else settings.default_service_s
+        return min(max(service_s, settings.least_service_s), MAX_SERVICE_S)
 
     def _latency(self, peers: NDArray[np.int32], here: NDArray[np.bool_], told: Floats, now: float) -> Floats:
         path_s: Floats = self.table.peers.rtt_s.take(peers)

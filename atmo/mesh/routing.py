@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atmo.mesh.choice import Choice, choose
-from atmo.mesh.constraints import row_bits
+from atmo.mesh.constraints import bits_of_one, row_bits
 from atmo.mesh.decision import KEPT, Candidate, Decision, Grounds, Passed, Place, Route
 from atmo.mesh.field import FieldTerms, GradientField, nearest_rank
 from atmo.mesh.fitness import UNREAD, Compared, class_terms
@@ -99,7 +99,7 @@ def _feasible_classes(
         if terms is not None and limit_ms is not None:
             terms = _in_time(grounds, terms, limit_ms / 1e3)
         if terms is not None:
-            expected_s = nearest_rank(terms.potential_s, 0.5)
+            expected_s = float(terms.values[-1, 0]) if len(terms) == 1 else nearest_rank(terms.potential_s, 0.5)
             readings = grounds.ranking.readings.get(klass, UNREAD)
             found.append(_Class(klass, Compared(descriptor, relevance, expected_s, len(terms), readings), terms))
         else:
@@ -112,6 +112,8 @@ def _feasible(
 ) -> NDArray[np.int32]:
     """(n,) feasible rows of the class: of a random window of its members, of a wider one where that has none."""
     members = table.classes.members[klass].view()
+    if len(members) == 1 and not grounds.query.exclude and not grounds.query.constraints.of_nodes:
+        return _only(table, grounds, members, now)
     start = int(rng.random() * len(members)) if len(members) > window else 0
     while True:
         rows = members
@@ -130,6 +132,15 @@ def _feasible(
         free = bits == (0 if barred < len(rows) else Reason.EJECTED)  # better a node that rests than nobody
         rows = rows[free]
     return rows
+
+
+def _only(table: RoutingTable, grounds: Grounds, members: NDArray[np.int32], now: float) -> NDArray[np.int32]:
+    """The same for the only member of its class: most classes of a small mesh have one."""
+    grounds.rows_read += 1
+    broken = bits_of_one(table, int(members[0]), now)
+    if broken:
+        grounds.barred.append(np.array([broken], dtype=np.int64))
+    return members if broken in (0, Reason.EJECTED) else members[:0]
 
 
 def _in_time(grounds: Grounds, terms: FieldTerms, limit_s: float) -> FieldTerms | None:
@@ -152,11 +163,16 @@ def _by_fitness(found: list[_Class], grounds: Grounds) -> list[_Class]:
 def _snapshot(table: RoutingTable, found: _Class, drawn: tuple[int, ...], grounds: Grounds | None) -> Candidate:
     """What an account needs of the class: its best places and those that were drawn. Sets `grounds.drawn`."""
     terms = found.terms
+    ids, infos = table.peers.id, table.peers.info
+    if len(terms) == 1:
+        if grounds is not None:
+            grounds.drawn = drawn
+        peer = int(table.rows.peer[terms.rows[0]])
+        return Candidate(found.compared, (Place(ids[peer], infos.get(peer)),), terms.values)
     places: list[int] = terms.potential_s.argsort(kind="stable")[:KEPT].tolist()
     places += [at for at in drawn if at not in places]
     if grounds is not None:
         grounds.drawn = tuple([places.index(at) for at in drawn])
-    ids, infos = table.peers.id, table.peers.info
     peers = table.rows.peer.take(terms.rows.take(places)).tolist()
     told = tuple([Place(ids[peer], infos.get(peer)) for peer in peers])
     return Candidate(found.compared, told, terms.values.take(places, axis=1))

@@ -315,3 +315,47 @@ def test_every_potential_is_finite_and_positive_whatever_is_told_or_seen(
     assert np.isfinite(potential_s).all()
     assert (potential_s > 0).all()
     town.table.validate()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.just(0.0), st.floats(0.0, 1e4)),  # as told: seconds, tokens a second, requests, slots
+            st.one_of(st.just(0.0), st.floats(0.0, 1e4)),
+            st.integers(0, 9),
+            st.integers(1, 9),
+            st.lists(st.sampled_from("tsfwpa"), max_size=8),  # what happens then
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_terms_of_a_candidate_without_rivals_are_those_that_it_has_among_other_classes(
+    told: list[tuple[float, float, int, int, list[str]]],
+) -> None:
+    town = Town()
+    names = [f"n{number}" for number in range(len(told))]
+    for name, (service_s, tps, in_flight, slots, story) in zip(names, told, strict=True):
+        who = town.node(name, OFFER)
+        for what in story:
+            town.now += 0.7
+            if what == "t":
+                town.tell(who, load("coder", service_s=service_s, decode_tps=tps, in_flight=in_flight, slots=slots))
+            elif what == "s":
+                town.field.observe_start(who, CODER, town.now)
+            elif what == "f":
+                town.field.observe_failure(who, CODER, town.now)
+            elif what == "w":
+                town.field.observe_first_token(who, CODER, 3.0, town.now)
+            elif what == "p":
+                town.field.observe_rtt(who, 0.02, town.now)
+            else:
+                town.field.observe_finish(who, CODER, 0.4, 10, 20, town.now)
+    rows = [np.array([town.table.find(peer(name), CODER)], dtype=np.int32) for name in names]
+
+    alone = [town.field.terms(row, USUAL, peer(names[0]), town.now).values for row in rows]
+    among = town.field.terms_of_each([*rows, *rows], USUAL, peer(names[0]), town.now)
+
+    for one, several in zip(alone, among, strict=False):
+        assert one == pytest.approx(several.values)
