@@ -55,7 +55,7 @@ class Server:
             await asyncio.sleep(0.002)
 
     async def stop(self) -> None:
-        self._server.should_exit = True
+        self._server.end()
         if self._task is not None:
             await self._task
             self._task = None
@@ -63,7 +63,22 @@ class Server:
 
 
 class _Server(uvicorn.Server):
-    """Signals belong to the node, not to its HTTP server."""
+    """Signals belong to the node, not to its HTTP server; and nothing is looked at ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        """Once a second, for the date that every reply bears."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._ending.wait()
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]

@@ -36,7 +36,7 @@ class LinkTiming:
     ping_s: float = 0.5
     timeout_s: float = 1.5
     dial_s: float = 5.0
-    tick_s: float = 0.1
+    tick_s: float = 0.2  # each costs a quarter of a millisecond of a processor
     gossip_retry_s: float = 1.0
     gossip_retry_max_s: float = 60.0
     zmtp_heartbeat_s: float = 2.0
