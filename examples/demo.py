@@ -153,7 +153,13 @@ def _why(decision: views.Json) -> str:
     chosen = decision["chosen"]
     others = [*decision["classes"][1:], *decision["passed"]]
     next_best = max(others, key=lambda other: float(other["relevance"]), default=None)
-    against = f" against {next_best['relevance']:.2f} for {next_best['capability']}" if next_best else ""
+    against = ""
+    if next_best and next_best["relevance"] > chosen["relevance"]:
+        against = (
+            f"; {next_best['capability']} would fit better with {next_best['relevance']:.2f}, but nobody has it now"
+        )
+    elif next_best:
+        against = f" against {next_best['relevance']:.2f} for {next_best['capability']}"
     return (
         f"why: relevance {chosen['relevance']:.2f}{against}; decided in {decision['elapsed_s'] * 1000:.2f} ms "
         f"from {decision['rows_known']} offers"
