@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from atmo.clock import Clock
 from atmo.errors import AtmoError, EngineUnavailable, NoRoute, Overloaded
 from atmo.generation import Task
-from atmo.ids import PeerId
+from atmo.ids import PeerId, short
 from atmo.mesh import calls
 from atmo.mesh.budget import Budget
 from atmo.mesh.decision import Decision
@@ -79,7 +79,8 @@ class Asking:
 
     route raises NoRoute; transmit does not raise; learn is told of each attempt; want(peer, needed) of each node to
     which a link is needed; root_of(peer, capability) is the model's root, empty if unknown; chance: from 0 to 1;
-    refresh(decision) asks for fresh load where the decision had only old reports, and says whether any came in time.
+    refresh(decision) asks for fresh load where the decision had only old reports, and says whether any came in time;
+    known_as(peer) is what people call it.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Asking:
         root_of: Callable[[PeerId, str], str],
         chance: Callable[[], float],
         refresh: Callable[[Decision], Awaitable[bool]] | None = None,
+        known_as: Callable[[PeerId], str] = short,
     ) -> None:
         self.decisions: OrderedDict[bytes, Decision] = OrderedDict()
         self.retries = Budget()
@@ -104,6 +106,7 @@ class Asking:
         self._root_of = root_of
         self._chance = chance
         self._refresh = refresh
+        self._known_as = known_as
         self._open: dict[bytes, _Open] = {}
         self._waits: dict[str, deque[float]] = {}  # of each capability: how long its first parts took
 
@@ -150,13 +153,13 @@ class Asking:
 
     def peer_lost(self, peer: PeerId, reason: str) -> None:
         for opened in list(self._open.values()):
-            self._carry_out(opened, opened.call.peer_lost(peer, reason))
+            self._carry_out(opened, opened.call.peer_lost(peer, reason, self._known_as(peer)))
 
     def not_sent(self, request_id: bytes, peer: PeerId, why: str) -> None:
         """The request could not be handed to the transport."""
         opened = self._open.get(request_id)
         if opened is not None:
-            self._carry_out(opened, opened.call.peer_lost(peer, why))
+            self._carry_out(opened, opened.call.peer_lost(peer, why, self._known_as(peer)))
 
     def __repr__(self) -> str:
         return f"<Asking {len(self._open)} requests>"

@@ -242,11 +242,12 @@ class Call:
         granted, attempt.used_parts = attempt.used_parts, 0
         return [Transmit(attempt.peer, Grant(self.id, attempt.number, granted))]
 
-    def peer_lost(self, peer: PeerId, reason: str) -> list[Effect]:
+    def peer_lost(self, peer: PeerId, reason: str, name: str = "") -> list[Effect]:
+        """name: as people know the peer."""
         attempt = next((each for each in self._asked if each.peer == peer), None)
         if attempt is None:
             return []
-        return self._failed(attempt, PeerUnreachable(f"Lost the node {short(peer)}: {reason}."))
+        return self._failed(attempt, PeerUnreachable(f"Lost the node {name or short(peer)}: {reason}."))
 
     def expire(self, now_s: float) -> list[Effect]:
         """Call at or after the deadline."""

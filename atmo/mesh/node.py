@@ -123,6 +123,7 @@ class MeshNode:
             self.root_of,
             self._chance,
             self.probing.refresh,
+            self._known_as,
         )
         self.problems: dict[str, Problem] = {}
         self.exchange: Exchange = NoExchange()

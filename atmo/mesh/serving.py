@@ -32,9 +32,9 @@ log = structlog.get_logger("atmo.serving")
 
 # Of an error's text; the wire takes 4,000 characters, and nobody reads more.
 MAX_TOLD_CHARS = 2000
-# Tokens of so short a time travel in one part; of a slower answer each goes at once. Twelve parts a second are more than
-# anybody reads, and than the live view paints. Each costs about a millisecond of all processors together, with those it
-# wakes, and an engine whose threads wait for each other stands still meanwhile (measured beside `bench stream`).
+# Tokens of so short a time travel in one part; of a slower answer each goes at once. Twelve parts a second are more
+# than anybody reads, and than the live view paints. Each costs about a millisecond of all processors together, with
+# those it wakes, and an engine whose threads wait for each other stands still meanwhile (seen beside `bench stream`).
 GATHER_S = 0.08
 GATHERED_TOKENS = 256  # and no more than that in one part, far below what a frame takes; a guess
 
