@@ -197,7 +197,8 @@ class Core:
         for peer in found.forgotten:
             self.fabric.node_gone(peer, now)
         effects: list[Effect] = [*found.effects, *self._changed(found.changes, now)]
-        return effects + self._say(found.said, now)
+        effects += self._say(found.said, now)
+        return effects + (self._jump(self.generation, now, spoken=False) if found.outlived else [])
 
     # Links
 
@@ -306,13 +307,14 @@ class Core:
     def _write(self, rows: Iterable[Row], now: Moment) -> list[Effect]:
         return self._changed([change for row in rows for change in self.store.write(row, now)], now)
 
-    def _jump(self, beyond: int, now: Moment) -> list[Effect]:
-        """Somebody said something in this node's name: only a newer generation is believed again."""
+    def _jump(self, beyond: int, now: Moment, *, spoken: bool = True) -> list[Effect]:
+        """Somebody said something in this node's name: only a newer generation is believed again. spoken: as its own
+        rows prove; else it is told by others, who may lie."""
         if now.mono_s - self._jumped_s < JUMP_INTERVAL_S:
             return []
         rows = self.author.jump(beyond, now)
         self._jumped_s = now.mono_s
-        self._jumps += 1
+        self._jumps += spoken
         effects = self._write(rows, now)
         # Over the lane that loses nothing: whoever has the other rows keeps them until it has these.
         frames = list(pack(row.signed for row in rows))

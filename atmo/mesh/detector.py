@@ -11,7 +11,9 @@ node without a link is an observation too (patrol.py).
 
 Only the accused refutes: it raises the incarnation in its NODE row, and accusations of the former one are void. A
 renewed row of the same incarnation refutes nothing, for it may have been written before the end. A dead node's rows are
-kept out of sight (RowStore.bury) until it refutes; a restart, which is a new generation, does so as well.
+kept out of sight (RowStore.bury) until it refutes; a restart, which is a new generation, does so as well. A node that
+was restored from an older copy may count a generation twice: accused in an incarnation that it never had, it begins
+another one.
 
 One who was taken for dead must learn of it to refute, so accusations are said again when there is a sign of life of it:
 a link, or a row that it cannot have said before (`heard`). Accusations that nothing renews end after `SAID_S`.
@@ -104,6 +106,7 @@ class Detector:
     _looks: Agenda[PeerId] = field(default_factory=Agenda)  # when to judge whom
     _reminders: Agenda[PeerId] = field(default_factory=Agenda)  # when to say again that one is dead
     _silences: Agenda[PeerId] = field(default_factory=Agenda)  # when to take back an accusation
+    _outlived: bool = False  # there was a later life than this one
     _refute_s: float | None = None
     _refuted_s: float = float("-inf")
 
@@ -151,10 +154,13 @@ class Detector:
         self.answer(charges, generation, now_s)
 
     def answer(self, charges: Sequence[Charge], generation: int, now_s: float) -> None:
-        """If this node is accused in its present life, it will refute."""
+        """If this node is accused in its present life, it will refute; in a later one of its generation, it forgot."""
         if Charge(self.own, generation, self.incarnation) in charges and self._refute_s is None:
             self.awareness.accused(now_s)
             self._refute_s = max(now_s, self._refuted_s + REFUTE_INTERVAL_S)
+        for charge in charges:
+            if charge.peer == self.own and charge.generation == generation and charge.incarnation > self.incarnation:
+                self._outlived = True
 
     def life_changed(self, peer: PeerId, now_s: float) -> None:
         """The node said something new of itself, or is gone."""
@@ -184,6 +190,8 @@ class Detector:
         return findings
 
     def next_due(self) -> float | None:
+        if self._outlived:
+            return float("-inf")
         times = (self._looks.next_s(), self._reminders.next_s(), self._silences.next_s(), self._refute_s)
         return min((at_s for at_s in times if at_s is not None), default=None)
 
@@ -194,6 +202,11 @@ class Detector:
         self.incarnation += 1
         self._refute_s, self._refuted_s = None, now_s
         return True
+
+    def take_outlived(self) -> bool:
+        """True if this generation was lived before, further than this node remembers: only a new one is believed."""
+        outlived, self._outlived = self._outlived, False
+        return outlived
 
     def charges(self) -> tuple[Charge, ...]:
         """What the own SUSPECT row has to say."""

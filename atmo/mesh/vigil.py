@@ -23,12 +23,14 @@ from atmo.mesh.verdict import Change
 
 @dataclass(slots=True)
 class Findings:
-    """said: own rows, to be put into the table and sent. forgotten: dead nodes that are not worth a dial any more."""
+    """said: own rows, to be put into the table and sent. forgotten: dead nodes that are not worth a dial any more.
+    outlived: the own generation was lived before, so another must begin."""
 
     said: list[Row] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     effects: list[HealthChanged] = field(default_factory=list)
     forgotten: list[PeerId] = field(default_factory=list)
+    outlived: bool = False
 
 
 class Vigil:
@@ -88,7 +90,7 @@ class Vigil:
     # What follows
 
     def due(self, now: Moment) -> Findings:
-        found = Findings(effects=self._back)
+        found = Findings(effects=self._back, outlived=self.detector.take_outlived())
         self._back = []
         for peer, health in self.detector.poll(now.mono_s):
             found.effects.append(HealthChanged(peer, health))

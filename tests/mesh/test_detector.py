@@ -170,6 +170,17 @@ def test_a_higher_incarnation_refutes(bench: Bench) -> None:
     assert bench.after(1000.0) == [(VICTIM, Health.REFUTED)]
 
 
+@pytest.mark.parametrize(("life", "outlived"), [((1, 0), False), ((1, 1), True), ((0, 5), False), ((2, 0), False)])
+def test_who_is_accused_in_an_incarnation_that_it_never_had_has_forgotten_a_life(
+    bench: Bench, life: tuple[int, int], outlived: bool
+) -> None:
+    """One of a later generation proves nothing: anybody can name one, and only so many are left."""
+    bench.accuse(A, OWN, life=life)
+
+    assert bench.detector.take_outlived() is outlived
+    assert not bench.detector.take_outlived(), "once is enough"
+
+
 def test_accusations_that_are_taken_back_count_no_more(bench: Bench) -> None:
     bench.accuse(A, VICTIM)
     bench.accuse(B, VICTIM)

@@ -427,6 +427,32 @@ def test_a_node_that_lost_its_state_is_believed_again_however_dead_it_was(world:
     assert all(Health.DEAD not in said(other, node, sim.time_s - 60.0) for other in sim.living)
 
 
+def test_a_node_that_lives_a_generation_again_is_believed_however_it_was_accused_in_it(world: MakeSim) -> None:
+    """Its home comes from a copy made before it began that generation, in which it had an incarnation already."""
+    sim = offering(formed(world(5)))
+    node, other = sim.nodes[3], sim.nodes[1]
+    mishaps.pause(sim, node)
+    sim.wait_until(lambda: buried(sim, node), 60.0)
+    mishaps.resume(sim, node)
+    sim.wait_until(lambda: node.core.vigil.detector.incarnation > 0 and sim.all_know(node), 60.0)
+    now = node.moment(sim.time_s)
+    body = NodeInfo(name="thief", addresses=(), mode="participant", software="sim")
+    own = RowId(node.peer, Kind.NODE, "")
+    stolen = seal(own, body, mesh=sim.mesh, order=(1, 99), issued_s=now.wall_s, ttl_s=60.0, sign=node._sign)
+    sim.inject(other, node, encode(Rows((stolen.signed,))))
+    sim.wait_until(lambda: all(each.core.store.life(node.peer) == (2, 1) for each in sim.living), 30.0)
+    sim.kill(node)
+    sim.wait_until(lambda: buried(sim, node), 60.0)
+
+    sim.restart(node)
+    assert node.core.generation == 2, "it does not know that it was there before"
+    sim.offer(node, CHAT)
+
+    sim.wait_until(lambda: sim.all_know(node) and sim.all_know(node, Kind.CAPABILITY, CHAT), 20.0)
+    assert node.core.generation == 3
+    assert not any(isinstance(effect, events.OwnRowSeen) and effect.times > 1 for _, effect in node.effects)
+
+
 def test_a_clock_that_runs_backwards_after_a_restart_does_no_harm_within_the_tolerance(world: MakeSim) -> None:
     sim = offering(formed(world(5)))
     node = sim.nodes[3]

@@ -109,7 +109,9 @@ class Sim:
         self._die(node, node.generation)
 
     def restart(self, node: SimNode, *, forgot: bool = False, via: SimNode | None = None) -> None:
-        """A new life of a dead node. forgot: it lost the state that counts its lives, and begins with the first.
+        """A new life of a dead node. It remembers how often it was started, and not that it began a generation in
+        between: as if its home came from an older copy. forgot: it lost the state that counts its lives, and begins
+        with the first.
 
         via: the node it knows, the first one if not given.
         """
