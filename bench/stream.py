@@ -1,8 +1,9 @@
 """What streaming through a hop takes from an engine's speed, and how soon a slot is free after its reader left.
 
 The same model twice: in a worker of this process, asked directly, and behind two nodes, asked through the API socket of
-the one that does not serve it. Both are asked in turns and never at the same time. The model is a parrot with as much
-to compute as one of some fifty million parameters.
+the one that does not serve it. Both are asked in turns and never at the same time, and each figure is of some seconds'
+work whatever the number of streams. The model is a parrot with as much to compute as one of some fifty million
+parameters.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.inference.gguf_maker import write_parrot
 SERVING, ASKING = "serving", "asking"
 STREAMS = (1, 4, 16)
 SLOTS = 4
+ANSWERS = 8  # of each figure at least; one stream alone would else be measured for a second at a time
 LIMIT_S = 60.0
 
 
@@ -91,20 +93,22 @@ async def _speeds(
     context: Context, sizes: Sizes, engine: Supervisor, asker: SyncClient
 ) -> tuple[dict[int, list[float]], dict[int, list[float]]]:
     """Tokens a second by the count of streams: engine alone, through a hop. The first round warms up."""
-    alone: dict[int, list[float]] = {count: [] for count in STREAMS}
-    hop: dict[int, list[float]] = {count: [] for count in STREAMS}
+    speeds: tuple[dict[int, list[float]], dict[int, list[float]]] = ({}, {})
     with ThreadPoolExecutor(max(STREAMS)) as threads:
         for number in range(sizes.rounds + 1):
             for count in STREAMS:
-                ways: list[tuple[dict[int, list[float]], Callable[[], Awaitable[float]]]] = [
-                    (alone, partial(_direct, engine, count, sizes.tokens)),
-                    (hop, partial(_remote, threads, asker, count, sizes.tokens)),
+                ways: list[Callable[[], Awaitable[float]]] = [
+                    partial(_direct, engine, count, sizes.tokens),
+                    partial(_remote, threads, asker, count, sizes.tokens),
                 ]
-                for found, way in context.chance.sample(ways, len(ways)):
-                    speed = await way()
+                batches, spent_s = max(1, ANSWERS // count), [0.0, 0.0]
+                for _ in range(batches):
+                    for at in context.chance.sample(range(len(ways)), len(ways)):
+                        spent_s[at] += await ways[at]()
+                for found, spent in zip(speeds, spent_s, strict=True):
                     if number:
-                        found[count].append(speed)
-    return alone, hop
+                        found.setdefault(count, []).append(batches * count * sizes.tokens / spent)
+    return speeds
 
 
 async def _direct(engine: Supervisor, count: int, tokens: int) -> float:
@@ -131,11 +135,12 @@ async def _remote(threads: ThreadPoolExecutor, asker: SyncClient, count: int, to
 
 
 async def _timed(streams: Sequence[Awaitable[int]], expected: int) -> float:
+    """Seconds until all of them are whole."""
     begun_s = time.monotonic()
     written = sum(await asyncio.gather(*streams))
     if written != expected:
         raise AtmoError(f"{written} tokens were written where {expected} were asked for.")
-    return written / (time.monotonic() - begun_s)
+    return time.monotonic() - begun_s
 
 
 def _cancel(asker: SyncClient, server: SyncClient, number: int) -> float:
