@@ -24,6 +24,7 @@ bench: $(VENV)/.dev             ## every benchmark; results in bench/results
 
 soak: $(VENV)/.dev              ## what takes too long for `make test`
 	@$(BIN)/python -m pytest -q -m soak --timeout 20000
+	@$(BIN)/python -m pytest -q tests/mesh tests/models tests/transport --hypothesis-profile=default
 
 docs: $(VENV)/.dev              ## the pages of docs/ that are written from the program itself
 	@$(BIN)/python -m tools.docs

@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Hundreds of processes are started, and where this is set each of them compiles all it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+# Laws are tried on the same examples every time, so that a test fails for what was changed and not by chance.
+# `--hypothesis-profile=default` draws new ones, which is what `make soak` does.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

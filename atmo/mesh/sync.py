@@ -22,7 +22,8 @@ In a large mesh renewals travel slowly, and at any moment some are on their way.
 they tell (`travels_s`): they find what was lost, and are no second way for what is not.
 
 Invariant: after an exchange without loss or change in between each end holds, of every origin that neither calls
-silent, at least what the other would tell.
+silent, at least what the other would tell. (Of an origin that told two things under one version it may take another
+exchange, if something else of it was missing.)
 """
 
 from __future__ import annotations
