@@ -43,21 +43,27 @@ def run(context: Context) -> list[Outcome]:
 def _of_size(context: Context, sizes: Sizes, n: int) -> Iterator[Outcome]:
     mesh = {sizes.full_nodes: "large mesh", max(sizes.nodes): "largest mesh"}.get(n, f"{n} nodes")  # targets name them
     began_s = time.process_time()
-    views = ViewSizes() if n <= ViewSizes().everyone else ViewSizes(everyone=0)
-    sim = Sim(0, seed=context.seed, conditions=Conditions(min_ms=10.0, max_ms=50.0), sizes=views)
-    sim.grow(n, rows=sizes.speakers, over_s=max(1.0, n / 100))
-    sim.run(SETTLE_S)
+    sim = grown(context, n, sizes.speakers)
     yield from _spreading(context, sizes, sim, mesh)
     if n <= sizes.full_nodes:
         acquaint(sim)
         sim.run(2 * SETTLE_S)
-    yield from _rest(sizes, sim, mesh)
+    yield from at_rest(sizes.rest_s, sim, mesh)
     if n <= sizes.full_nodes:  # who says nothing of itself accuses nobody
         yield from _deaths(context, sizes, sim, mesh)
         yield _paused(context, sim, mesh)
     if n == sizes.full_nodes:
         yield _burst(sim, mesh)
     context.say(f"{n:,} nodes: {time.process_time() - began_s:.0f} s of CPU, {sim.handled:,} events")
+
+
+def grown(context: Context, n: int, speakers: int) -> Sim:
+    """A mesh of n nodes that joined one after the other; so many of them have rows, the others pass on only."""
+    views = ViewSizes() if n <= ViewSizes().everyone else ViewSizes(everyone=0)
+    sim = Sim(0, seed=context.seed, conditions=Conditions(min_ms=10.0, max_ms=50.0), sizes=views)
+    sim.grow(n, rows=speakers, over_s=max(1.0, n / 100))
+    sim.run(SETTLE_S)
+    return sim
 
 
 def _spreading(context: Context, sizes: Sizes, sim: Sim, mesh: str) -> Iterator[Outcome]:
@@ -83,18 +89,18 @@ def _spreading(context: Context, sizes: Sizes, sim: Sim, mesh: str) -> Iterator[
     yield Series(f"copies, {mesh}", "frames", copies, "frames for each node and row, announcements included")
 
 
-def _rest(sizes: Sizes, sim: Sim, mesh: str) -> Iterator[Outcome]:
-    """What a node pays while nothing happens."""
+def at_rest(rest_s: float, sim: Sim, mesh: str) -> Iterator[Outcome]:
+    """What a node pays while nothing happens, for so many seconds."""
     n = len(sim.nodes)
     checked, news = sum(node.checked for node in sim.nodes), _count_news(sim)
     cpu_s, sent, wire = time.process_time(), sim.network.bytes, sim.network.wire_bytes
-    sim.run(sizes.rest_s)
+    sim.run(rest_s)
     cpu_s = time.process_time() - cpu_s
     rows = f"{len(sim.nodes[0].core.store)} rows in the tables"
     links = 2 * len(sim.network.links) / n
     beats = links / LinkTiming().ping_s * (wire_bytes(8) - 1.5 * HEADER_BYTES)
     with_headers = f"ZMTP, CURVE and TCP included (estimate); the links' heartbeats, {beats:.0f} bytes/s, are not"
-    rest = sizes.rest_s * n
+    rest = rest_s * n
     yield Series(f"at rest, {mesh}", "bytes/s", [(sim.network.bytes - sent) / rest], f"sent by each, {rows}")
     yield Series(f"at rest with headers, {mesh}", "bytes/s", [(sim.network.wire_bytes - wire) / rest], with_headers)
     yield Series(f"CPU at rest, {mesh}", "us/s", [cpu_s * 1e6 / rest], "of each node, simulation included")
