@@ -24,10 +24,11 @@ from atmo.ids import MeshId, Multiaddr, PeerId, format_peer, parse_multiaddr, pa
 if TYPE_CHECKING:
     import asyncio
 
-# How long a new neighbour stays unseen at most. A guess.
+# How long a new neighbour stays unseen, as a rule. A guess.
 POLL_S = 0.25
-# Who died without a word leaves the folder as it was, so every so many times the locks are looked at whatever its time
-# says. That costs some hundred microseconds.
+# Who died without a word leaves the folder's time as it was, and so does a card that comes in the same tick of the file
+# system's clock as the last look. So every so many times the locks are looked at whatever that time says, which costs
+# some hundred microseconds.
 LOOK_EVERY = 4
 MAX_CARD_BYTES = 16_384
 MAX_CARDS = 256
